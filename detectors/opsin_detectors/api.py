@@ -1,0 +1,312 @@
+"""What a detector is, seen from the server, and what the server promises a detector.
+
+A detector is code that knows one family of models. It is a folder holding a `detector.toml` (see
+`opsin_detectors.finder`) which names a class that follows `Detector` below. The server loads it with
+weights, under a name and a version, and calls that a model.
+
+The path of one input through a detector:
+
+    prepare(input, task, options)   CPU pool, one call per input, many at once  -> Prepared
+    infer(batch)                    the lane, one call per batch, one at a time -> outputs
+    finish(outputs, items)          CPU pool, one call per batch                -> one Output per item
+
+The rules:
+
+1. `finish` answers exactly one `Output` per item, in the order of the items. The server checks it. A batch
+   that raises or answers the wrong number is split in halves and run again, so that only the input that
+   causes it fails.
+2. An input's answer does not depend on its neighbours in the batch.
+3. A detector that states an `InputSpec` returns from `prepare` a uint8 array of exactly that shape as
+   `Prepared.data`; the server stacks, stages and moves the batch, and `infer` gets one tensor of shape
+   (batch, height, width, channels), uint8, already on the device. Pixels stay uint8 until then: normalise
+   in `infer`, once per batch. A detector without an `InputSpec` gets the list of `Prepared.data`.
+4. `prepare` raises `InputError` for an input it cannot use; the caller sees that sentence. Any other
+   exception, anywhere, is the detector's fault and reaches the caller only as an error id.
+5. Scores are in 0..1. Boxes are fractions of the upright image, 0..1. A non-finite number fails its item.
+6. `prepare` and `finish` may run in several threads at once. `infer` runs in as many threads as the model
+   has lanes; write it without shared mutable state.
+
+This module needs the standard library and numpy, nothing else, and knows neither gRPC nor the server.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Attribute",
+    "Box",
+    "Detection",
+    "Detector",
+    "FlagRule",
+    "ImageInput",
+    "Input",
+    "InputError",
+    "InputSpec",
+    "Item",
+    "Label",
+    "LoadContext",
+    "LoadError",
+    "ModelInfo",
+    "Options",
+    "Output",
+    "Pixels",
+    "Prepared",
+    "Task",
+    "TextInput",
+    "Vector",
+]
+
+Pixels = npt.NDArray[np.uint8]
+Vector = npt.NDArray[np.float32]
+
+
+class InputError(ValueError):
+    """The caller's input cannot be used; the message says why and what would be right."""
+
+
+class LoadError(RuntimeError):
+    """The model cannot be loaded; the message says why and what would be right."""
+
+
+class Task(StrEnum):
+    """What a model can be asked to do."""
+
+    DETECT = "detect"
+    CLASSIFY_IMAGE = "classify_image"
+    CLASSIFY_TEXT = "classify_text"
+    EMBED_IMAGE = "embed_image"
+    EMBED_TEXT = "embed_text"
+    ZERO_SHOT = "zero_shot"
+    READ_TEXT = "read_text"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in fractions of the upright image, 0..1, x to the right and y down."""
+
+    x_min: float
+    y_min: float
+    x_max: float
+    y_max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class with its score (0..1); `class_id` indexes `ModelInfo.classes`."""
+
+    name: str
+    score: float
+    class_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A named set of labels about a detection, such as `emotion`; highest score first."""
+
+    name: str
+    labels: tuple[Label, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One thing found: where, what, how sure (0..1). `text` is what was read there, if the model reads."""
+
+    box: Box
+    label: str
+    score: float
+    class_id: int = 0
+    attributes: tuple[Attribute, ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller asked for, with the model's defaults already filled in.
+
+    A detector uses what saves it work (thresholds before NMS, say). The server applies `min_score`,
+    `labels`, `max_detections` and `max_labels` to every answer once more, so a detector may ignore them.
+    """
+
+    min_score: float = 0.0
+    """Detections below it are not wanted. 0..1."""
+    min_label_score: float = 0.0
+    """Whole-image labels below it are not wanted; 0 unless the caller set a minimum score."""
+    max_detections: int = 100
+    max_labels: int = 0
+    """0 means all."""
+    iou_threshold: float = 0.5
+    """Boxes of one class that overlap more than this are one thing. 0..1."""
+    labels: frozenset[str] = frozenset()
+    """Only these classes; empty means all."""
+    candidate_labels: tuple[str, ...] = ()
+    """The classes to look for, for zero-shot models."""
+    truncate_text: bool = False
+    """Cut text that is too long, instead of refusing it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageInput:
+    """A decoded picture.
+
+    pixels: uint8, RGB, shape (rows, columns, 3), C-contiguous, upright, read-only by agreement. May have
+        been decoded at a reduced size when the model needs no more, never below `ModelInfo.decode_size`.
+    width, height: of the upright original, in pixels.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """A text, at least one character."""
+
+    text: str
+
+
+Input = ImageInput | TextInput
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """One input made ready for `infer`.
+
+    data: what is stacked or listed for `infer`.
+    state: whatever `finish` needs to know about this input (scale, offset), handed back in `Item.state`.
+    shape: only inputs of equal shape share a batch (text length bucket, number of patches); `()` fits all.
+    """
+
+    data: Any
+    state: Any = None
+    shape: Hashable = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """One input of a batch as `finish` sees it. width and height are 0 for text."""
+
+    task: Task
+    options: Options
+    state: Any
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Output:
+    """The answer to one input.
+
+    detections and labels need no order. vector: float32, shape (dimensions,), not yet normalised, for the
+    embedding tasks.
+    """
+
+    detections: Sequence[Detection] = ()
+    labels: Sequence[Label] = ()
+    vector: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """The fixed shape of a prepared input, so that the server can stack, stage and move batches itself.
+
+    framework: what `infer` gets: a torch tensor on the model's device, or a numpy array.
+    """
+
+    height: int
+    width: int
+    channels: int = 3
+    framework: Literal["torch", "numpy"] = "torch"
+
+
+@dataclass(frozen=True, slots=True)
+class FlagRule:
+    """An answer is flagged when the scores of these classes add up to at least the threshold (0..1)."""
+
+    classes: tuple[str, ...]
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model is and can do; fixed after loading."""
+
+    tasks: frozenset[Task]
+    classes: tuple[str, ...] = ()
+    """Names by class id. Empty when the classes are not known beforehand."""
+    defaults: Options = field(default_factory=Options)
+    input: InputSpec | None = None
+    embedding_dimensions: int = 0
+    flag: FlagRule | None = None
+    max_batch: int = 32
+    """Largest batch that `infer` accepts."""
+    decode_size: tuple[int, int] = (0, 0)
+    """(width, height) in pixels below which a picture must not be reduced while decoding; (0, 0): never
+    reduce."""
+    device: str = "cpu"
+    dtype: str = "float32"
+    runtime: str = ""
+    """What executes the model: "eager", "onnxruntime", ...; empty when there is no such thing."""
+    memory_bytes: int = 0
+    """Weights and buffers held while loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadContext:
+    """Everything a detector is given when it is loaded.
+
+    source: a folder, a file or a hub id; empty when the detector needs none.
+    folder: where the detector's own `detector.toml` lies (its packaged weights are beside it), or None for a
+        detector found by entry point.
+    settings: the user's `key=value` pairs for this model that are not the server's own.
+    device: "cpu", "cuda", "cuda:1"...
+    dtype: "auto", "float32", "bfloat16" or "float16".
+    """
+
+    name: str
+    source: str = ""
+    folder: Path | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    dtype: str = "auto"
+
+
+class Detector(Protocol):
+    """A family of models, loaded. The class is called with a `LoadContext`, off the event loop.
+
+    Inherit from it to get the defaults of `example` and `close`.
+    """
+
+    info: ModelInfo
+
+    def __init__(self, context: LoadContext) -> None:
+        """Load the weights. Raises `LoadError` with a sentence for the user."""
+
+    def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
+        """Make one input ready for `infer`. Raises `InputError` for an input that cannot be used."""
+        ...
+
+    def infer(self, batch: Any) -> Any:
+        """Run the model on a batch: a stacked uint8 tensor (see `InputSpec`), or a list of `Prepared.data`."""
+        ...
+
+    def finish(self, outputs: Any, items: Sequence[Item]) -> Sequence[Output]:
+        """Turn what `infer` gave into one `Output` per item, in order."""
+        ...
+
+    def example(self, task: Task) -> Input:
+        """An input to warm up with: a grey picture or a short text unless overridden."""
+        if task in (Task.CLASSIFY_TEXT, Task.EMBED_TEXT):
+            return TextInput("a photograph of an astronaut")
+        width, height = self.info.decode_size
+        pixels = np.full((height or 480, width or 640, 3), 114, np.uint8)
+        return ImageInput(pixels, pixels.shape[1], pixels.shape[0])
+
+    def close(self) -> None:
+        """Let go of what is held outside Python's memory. Called once, after the last batch."""
