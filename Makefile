@@ -25,12 +25,12 @@ help: ## List the targets
 
 setup: $(STAMP) ## Make .venv and install everything in it, pinned; instant when it is up to date
 
-$(VENV)/pyvenv.cfg:
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Opsin needs Python 3.11 or later: make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMP): pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		-c constraints.txt -e '.[dev]'
 	@touch $@
