@@ -1,0 +1,128 @@
+"""From a detector's raw outputs to the answer: thresholds, order, cuts, the flag, and regions put together.
+
+Pure functions on plain data. Every answer passes here, so an option means the same for every detector,
+whoever wrote it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from opsin_detectors.api import (
+    Attribute,
+    Box,
+    Detection,
+    FlagRule,
+    Label,
+    ModelInfo,
+    Options,
+    Output,
+    Task,
+    Vector,
+)
+
+__all__ = ["cut_vector", "flagged", "iou", "keep_detections", "keep_labels", "merge_regions", "place"]
+
+
+def keep_detections(found: Iterable[Detection], options: Options) -> list[Detection]:
+    """At least `min_score`, in the allow-list, highest score first, at most `max_detections`."""
+    kept = [
+        d for d in found if d.score >= options.min_score and (not options.labels or d.label in options.labels)
+    ]
+    kept.sort(key=_score, reverse=True)
+    return kept[: options.max_detections]
+
+
+def keep_labels(labels: Iterable[Label], options: Options) -> list[Label]:
+    """In the allow-list, at least `min_label_score`, highest score first, at most `max_labels` (0 = all)."""
+    kept = [
+        label
+        for label in labels
+        if label.score >= options.min_label_score and (not options.labels or label.name in options.labels)
+    ]
+    kept.sort(key=_score, reverse=True)
+    return kept[: options.max_labels or None]
+
+
+def flagged(rule: FlagRule | None, outputs: Iterable[Output]) -> bool | None:
+    """Whether any look at the image reaches the flag rule's threshold; None when there is no rule."""
+    if rule is None:
+        return None
+    return any(
+        sum(label.score for label in output.labels if label.name in rule.classes) >= rule.threshold
+        for output in outputs
+    )
+
+
+def place(box: Box, region: Box) -> Box:
+    """A box in fractions of a region, as fractions of the whole image."""
+    width, height = region.x_max - region.x_min, region.y_max - region.y_min
+    return Box(
+        region.x_min + box.x_min * width,
+        region.y_min + box.y_min * height,
+        region.x_min + box.x_max * width,
+        region.y_min + box.y_max * height,
+    )
+
+
+def merge_regions(
+    outputs: Sequence[Output], regions: Sequence[Box], info: ModelInfo, options: Options
+) -> list[Detection]:
+    """Everything found in each region, in whole-image coordinates.
+
+    What two regions both saw (same class, overlap above `iou_threshold`) is kept once, with the higher score.
+    A classifier's labels become one detection per region, all labels in attribute `class`.
+    """
+    if Task.DETECT not in info.tasks:
+        pairs = zip(outputs, regions, strict=True)
+        return [_classified(output.labels, region) for output, region in pairs if output.labels]
+    found = [
+        replace(d, box=place(d.box, region))
+        for output, region in zip(outputs, regions, strict=True)
+        for d in output.detections
+    ]
+    found.sort(key=_score, reverse=True)
+    kept: list[Detection] = []
+    for one in found:
+        twin = (k for k in kept if k.label == one.label and iou(k.box, one.box) > options.iou_threshold)
+        if next(twin, None) is None:
+            kept.append(one)
+    return kept
+
+
+def _classified(labels: Sequence[Label], region: Box) -> Detection:
+    ranked = tuple(sorted(labels, key=_score, reverse=True))
+    top = ranked[0]
+    return Detection(region, top.name, top.score, top.class_id, (Attribute("class", ranked),))
+
+
+def _score(thing: Detection | Label) -> float:
+    return thing.score
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0..1."""
+    width = min(a.x_max, b.x_max) - max(a.x_min, b.x_min)
+    height = min(a.y_max, b.y_max) - max(a.y_min, b.y_min)
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    area_a = (a.x_max - a.x_min) * (a.y_max - a.y_min)
+    area_b = (b.x_max - b.x_min) * (b.y_max - b.y_min)
+    return both / (area_a + area_b - both)
+
+
+def cut_vector(vector: Vector, *, dimensions: int, normalize: bool) -> Vector:
+    """The first `dimensions` numbers (0 = all), of length 1 when `normalize`; float32, shape (dimensions,).
+
+    A zero vector stays zero: it has no direction.
+    """
+    cut = np.asarray(vector, np.float32)
+    if dimensions:
+        cut = cut[:dimensions]
+    if normalize:
+        length = float(np.linalg.norm(cut))
+        if length > 0:
+            cut = cut / np.float32(length)
+    return cut

@@ -1,0 +1,85 @@
+"""A loaded model as the scheduler and the pipeline use it: a detector, and the checks around it.
+
+Owns the stacking of prepared inputs into one batch, and the proof that a detector kept its promises: as many
+answers as inputs, only finite numbers. Knows no event loop and no queue.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from opsin_detectors.api import Detector, InputSpec, Item, Output, Prepared
+from opsin_server.errors import Failure, Reason
+from opsin_server.scheduling.batch import WrongLength
+
+__all__ = ["LoadedModel"]
+
+
+class LoadedModel:
+    """A detector with weights, under a name and a version."""
+
+    def __init__(self, name: str, version: int, detector: Detector) -> None:
+        self.name = name
+        self.version = version
+        self.detector = detector
+        self.info = detector.info
+
+    @property
+    def key(self) -> str:
+        """`name@version`: the name that queues, profiles and metrics know it by."""
+        return f"{self.name}@{self.version}"
+
+    def infer(self, prepared: Sequence[Prepared]) -> Any:
+        """Run one batch, on a lane's thread: stack, move, infer."""
+        spec = self.info.input
+        data = [p.data for p in prepared]
+        batch = data if spec is None else self._stack(data, spec)
+        return self.detector.infer(batch)
+
+    def finish(self, outputs: Any, items: Sequence[Item]) -> list[Output | Failure]:
+        """One answer per item, in order; an answer with a non-finite number is that item's failure.
+
+        Raises WrongLength, and whatever the detector raises.
+        """
+        answers = list(self.detector.finish(outputs, items))
+        if len(answers) != len(items):
+            raise WrongLength(f"{len(items)} inputs gave {len(answers)} answers")
+        return [answer if _finite(answer) else self._not_finite() for answer in answers]
+
+    def close(self) -> None:
+        """Let the detector go."""
+        self.detector.close()
+
+    def _stack(self, data: Sequence[Any], spec: InputSpec) -> Any:
+        stacked = np.stack(data)
+        if spec.framework == "numpy":
+            return stacked
+        import torch
+
+        return torch.from_numpy(stacked).to(self.info.device)
+
+    def _not_finite(self) -> Failure:
+        return Failure(
+            Reason.DETECTOR_BROKEN,
+            f"model “{self.name}” gave a number that is not finite for this input",
+            metadata={"model": self.name, "version": str(self.version)},
+        )
+
+
+def _finite(output: Output) -> bool:
+    """Whether every number of an answer is one."""
+    if output.vector is not None and not np.isfinite(output.vector).all():
+        return False
+    for label in output.labels:
+        if not math.isfinite(label.score):
+            return False
+    for found in output.detections:
+        box = found.box
+        # The sum of finite numbers of this size is finite, and one NaN or infinity makes it not so.
+        if not math.isfinite(found.score + box.x_min + box.y_min + box.x_max + box.y_max):
+            return False
+        if any(not math.isfinite(label.score) for a in found.attributes for label in a.labels):
+            return False
+    return True

@@ -1,0 +1,79 @@
+"""How models and devices stand right now, read off the registry and the scheduler."""
+
+import time
+from collections.abc import Callable
+
+from opsin_server.errors import Failure
+from opsin_server.models.registry import Kind, Registry, Version
+from opsin_server.models.status import BatchTime, DeviceStatus, ModelStatus, ServerStatus
+from opsin_server.scheduling.scheduler import Scheduler
+from opsin_server.telemetry.share import BusyShare
+
+__all__ = ["Catalog"]
+
+
+class Catalog:
+    """Answers what is asked about models; changes nothing."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        scheduler: Scheduler,
+        shares: BusyShare,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._scheduler = scheduler
+        self._shares = shares
+        self._clock = clock
+
+    def list(self) -> list[ModelStatus]:
+        """Every version of every model."""
+        return [self._describe(version) for version in self._registry]
+
+    def get(self, name: str) -> list[ModelStatus]:
+        """The versions of one model; "" is the default of Detect. Raises Failure MODEL_NOT_FOUND."""
+        return [self._describe(v) for v in self._registry.versions(name or self._registry.default("detect"))]
+
+    def server(self) -> ServerStatus:
+        """The devices, and the models that no name stands for."""
+        device = DeviceStatus(
+            name=self._scheduler.device,
+            lanes=self._scheduler.lanes,
+            busy_share=self._shares.device(self._clock()),
+        )
+        return ServerStatus((device,), self._default("detect"), self._default("embed"))
+
+    def _default(self, kind: Kind) -> str:
+        try:
+            return self._registry.default(kind)
+        except Failure:
+            return ""
+
+    def _describe(self, version: Version) -> ModelStatus:
+        now = self._clock()
+        key = version.key
+        known = key in self._scheduler.profiles
+        oldest = self._scheduler.queues.oldest(key)
+        return ModelStatus(
+            name=version.name,
+            version=version.number,
+            state=version.state,
+            failure=version.failure,
+            detector=version.detector,
+            source=version.source,
+            info=version.loaded.info if version.loaded else None,
+            buckets=self._scheduler.terms(key).buckets if known else (),
+            profile=self._profile(key) if known else (),
+            traffic_weight=version.weight,
+            labels=version.labels,
+            load_time=version.load_seconds or None,
+            serving_since=version.serving_since or None,
+            queued=self._scheduler.queues.waiting(key),
+            oldest_wait=0.0 if oldest is None else max(0.0, now - oldest),
+            busy_share=self._shares.model(key, now),
+        )
+
+    def _profile(self, key: str) -> tuple[BatchTime, ...]:
+        profile = self._scheduler.profile(key)
+        return tuple(BatchTime(size, s, profile.spread(size)) for size, s in sorted(profile.table().items()))

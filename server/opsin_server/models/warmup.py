@@ -1,0 +1,65 @@
+"""Warming a model up: which batch sizes it will run at, and what each costs.
+
+A model serves only at sizes it has run before (its *buckets*): the first batch of a new size can cost
+seconds of allocation and kernel choice. Sizes double until the detector's largest; on a CPU they end where
+batching stops paying, because a larger batch at the same time per item only makes answers later.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from opsin_detectors.api import Item, Options, Prepared, Task, TextInput
+from opsin_server.models.loaded import LoadedModel
+
+__all__ = ["RUNS", "candidate_sizes", "example", "warm_up", "worth_it"]
+
+RUNS = 3
+"""Runs of each size; the first pays for allocation, the quickest of the others is the measurement."""
+GAIN = 0.97
+"""A doubled batch must cost less than this share of the time per item, or it is not worth its wait. Noise
+between two quiet runs is 2-3 %."""
+TRIVIAL_SECONDS = 0.001
+"""Batches quicker than this are dominated by what surrounds them; there a bigger batch always pays."""
+
+RunAlone = Callable[[Sequence[tuple[Prepared, Item]]], Awaitable[float]]
+"""Runs one batch on a lane and gives its seconds."""
+
+
+def candidate_sizes(largest: int) -> list[int]:
+    """1, 2, 4 ... and `largest` itself."""
+    sizes = [1]
+    while sizes[-1] * 2 <= largest:
+        sizes.append(sizes[-1] * 2)
+    if sizes[-1] != largest:
+        sizes.append(largest)
+    return sizes
+
+
+def worth_it(size: int, seconds: float, before: int, before_seconds: float) -> bool:
+    """Whether batches of `size` bring more items a second than batches of `before`."""
+    return seconds < TRIVIAL_SECONDS or seconds / size < GAIN * before_seconds / before
+
+
+def example(model: LoadedModel, task: Task) -> tuple[Prepared, Item]:
+    """A prepared input of the model's own choosing. Runs `prepare`: not for the event loop."""
+    source = model.detector.example(task)
+    options = Options(candidate_labels=("a cat", "a dog")) if task is Task.ZERO_SHOT else model.info.defaults
+    prepared = model.detector.prepare(source, task, options)
+    width, height = (0, 0) if isinstance(source, TextInput) else (source.width, source.height)
+    return prepared, Item(task, options, prepared.state, width, height)
+
+
+async def warm_up(
+    model: LoadedModel, pair: tuple[Prepared, Item], run: RunAlone, *, largest: int
+) -> dict[int, float]:
+    """Run every bucket; returns seconds by batch size, ascending. Raises what the detector raises."""
+    on_cpu = model.info.device == "cpu"
+    measured: dict[int, float] = {}
+    last: tuple[int, float] | None = None
+    for size in candidate_sizes(largest):
+        runs = [await run([pair] * size) for _ in range(RUNS)]
+        seconds = min(runs[1:])
+        if on_cpu and last is not None and not worth_it(size, seconds, *last):
+            break
+        measured[size] = seconds
+        last = (size, seconds)
+    return measured

@@ -1,0 +1,342 @@
+"""The path of an input, from a call to its answer, stage by stage.
+
+    admission -> decode and prepare (CPU pool) -> scheduler -> lane -> finish -> answer
+
+It owns the order of the stages and the stopwatch, and nothing of what happens inside one. It knows no
+protobuf and no gRPC: calls come in and answers go out in the server's own words (`calls.py`), and what fails
+raises `Failure`. Cancelling the task that awaits an answer takes its inputs out wherever they are.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opsin_detectors.api import Box, ImageInput, InputError, Item, Options, Prepared, Task, TextInput
+from opsin_server import answers
+from opsin_server.admission.gate import Gate, Place
+from opsin_server.admission.options import detect_task, embed_task, resolve
+from opsin_server.calls import (
+    Caller,
+    DetectAnswer,
+    DetectCall,
+    DetectOptions,
+    EmbedAnswer,
+    EmbedCall,
+    EmbeddedDetection,
+    EncodedImage,
+    ModelRef,
+    Source,
+    Text,
+    Timings,
+)
+from opsin_server.errors import Failure, Reason
+from opsin_server.media.decode import crop, decode
+from opsin_server.media.header import MediaLimits, measure
+from opsin_server.media.pool import CpuPool, PixelBudget
+from opsin_server.models.loaded import LoadedModel
+from opsin_server.models.registry import Registry
+from opsin_server.scheduling.batch import Done
+from opsin_server.scheduling.scheduler import Scheduler
+
+__all__ = ["Pipeline"]
+
+WHOLE = Box(0.0, 0.0, 1.0, 1.0)
+_ANY_IMAGE: Source = EncodedImage(b"")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Inputs that came out of the CPU pool. decoded and prepared: clock seconds at the end of each step."""
+
+    image: ImageInput | None
+    prepared: tuple[Prepared, ...]
+    decoded: float
+    at: float
+
+    @property
+    def width(self) -> int:
+        return self.image.width if self.image else 0
+
+    @property
+    def height(self) -> int:
+        return self.image.height if self.image else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """One source to be looked at by one model, once per region."""
+
+    model: LoadedModel
+    source: Source
+    task: Task
+    options: Options
+    regions: tuple[Box, ...]
+    full_size: bool
+    caller: Caller
+
+
+class Pipeline:
+    """Turns calls into answers. One per server, on the event loop."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        scheduler: Scheduler,
+        gate: Gate,
+        pool: CpuPool,
+        budget: PixelBudget,
+        limits: MediaLimits,
+    ) -> None:
+        self._registry = registry
+        self._scheduler = scheduler
+        self._gate = gate
+        self._pool = pool
+        self._budget = budget
+        self._limits = limits
+
+    async def detect(self, call: DetectCall) -> DetectAnswer:
+        """Answer one Detect. Raises Failure."""
+        watch = Stopwatch()
+        model = self._registry.route(call.model, "detect", call.caller.routing_key)
+        task = detect_task(model.name, model.info, call.source)
+        options = resolve(call.options, model.info, task)
+        embedder = self._embedder(call.options)
+        looks = _Looks(
+            model,
+            call.source,
+            task,
+            options,
+            call.options.regions or (WHOLE,),
+            full_size=embedder is not None,
+            caller=call.caller,
+        )
+        ready, done = await self._look(looks, watch)
+        found, labels = _assemble(done, call.options.regions, model, options)
+        vectors: Sequence[answers.Vector | None] = [None] * len(found)
+        if embedder is not None and ready.image is not None and found:
+            vectors = await self._embed_boxes(
+                embedder, ready.image, [d.box for d in found], call.caller, watch
+            )
+        return DetectAnswer(
+            model=_ref(model),
+            detections=[EmbeddedDetection(d, v) for d, v in zip(found, vectors, strict=True)],
+            labels=labels,
+            flagged=answers.flagged(model.info.flag, [d.output for d in done]),
+            width=ready.width,
+            height=ready.height,
+            timings=watch.stop(),
+        )
+
+    async def embed(self, call: EmbedCall) -> EmbedAnswer:
+        """Answer one Embed. Raises Failure."""
+        watch = Stopwatch()
+        model = self._registry.route(call.model, "embed", call.caller.routing_key)
+        task = embed_task(model.name, model.info, call.source)
+        _check_dimensions(call.dimensions, model)
+        options = Options(truncate_text=call.truncate_text)
+        looks = _Looks(model, call.source, task, options, (WHOLE,), full_size=False, caller=call.caller)
+        _, done = await self._look(looks, watch)
+        vector = _vector(done[0], model)
+        return EmbedAnswer(
+            model=_ref(model),
+            vector=answers.cut_vector(vector, dimensions=call.dimensions, normalize=call.normalize),
+            timings=watch.stop(),
+        )
+
+    def _embedder(self, options: DetectOptions) -> LoadedModel | None:
+        """The model that gives `embed_detections` its vectors."""
+        if not options.embed_detections:
+            return None
+        try:
+            model = self._registry.route(options.embed_model, "embed", "")
+        except Failure as failure:
+            failure.field = "options.embed_model"
+            raise
+        embed_task(model.name, model.info, _ANY_IMAGE)
+        return model
+
+    async def _look(self, looks: _Looks, watch: "Stopwatch") -> tuple[_Ready, list[Done]]:
+        """Admission, decode, prepare, and one ticket per region; the budget of pixels is held until the end."""
+        with self._gate.admit(looks.model.key, len(looks.regions), looks.caller) as place:
+            size = 0 if isinstance(looks.source, Text) else measure(looks.source, self._limits)
+            with self._budget.hold(size):
+                watch.admitted()
+                ready = await self._pool.run(_make_ready, looks, self._limits)
+                watch.ready(ready.decoded, ready.at)
+                items = [
+                    Item(looks.task, looks.options, p.state, ready.width, ready.height)
+                    for p in ready.prepared
+                ]
+                pairs = list(zip(ready.prepared, items, strict=True))
+                done = await self._run(looks.model, pairs, looks.caller, place, size)
+        watch.ran(done)
+        return ready, done
+
+    async def _run(
+        self,
+        model: LoadedModel,
+        pairs: Sequence[tuple[Prepared, Item]],
+        caller: Caller,
+        place: Place | None,
+        size: int,
+    ) -> list[Done]:
+        """Tickets for prepared inputs of one model; all their answers, in order, or the first failure."""
+        futures = []
+        for prepared, item in pairs:
+            futures.append(
+                self._scheduler.submit(
+                    model.key,
+                    prepared,
+                    item,
+                    flow=caller.flow,
+                    priority=caller.priority,
+                    deadline=caller.deadline,
+                    size=size,
+                )
+            )
+            if place is not None:
+                place.take()
+        return await _all(futures)
+
+    async def _embed_boxes(
+        self, model: LoadedModel, image: ImageInput, boxes: Sequence[Box], caller: Caller, watch: "Stopwatch"
+    ) -> list[answers.Vector | None]:
+        """Second stage of a cascade: a vector for each box, in tickets that share batches with everyone."""
+        stage = Stopwatch()
+        options = Options()
+        stage.admitted()
+        prepared = await self._pool.run(_prepare_crops, model, image, boxes, Task.EMBED_IMAGE, options)
+        now = time.monotonic()
+        stage.ready(now, now)
+        items = [Item(Task.EMBED_IMAGE, options, p.state, image.width, image.height) for p in prepared]
+        done = await self._run(model, list(zip(prepared, items, strict=True)), caller, None, 0)
+        stage.ran(done)
+        watch.add(stage.stop())
+        return [answers.cut_vector(_vector(d, model), dimensions=0, normalize=True) for d in done]
+
+
+class Stopwatch:
+    """Wall time of one input by stage. Each stage ends where the next begins, waiting for a thread included."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = time.monotonic()
+        self._times = Timings()
+
+    def admitted(self) -> None:
+        """Admission ended."""
+        now = time.monotonic()
+        self._times.admission = now - self._last
+        self._last = now
+
+    def ready(self, decoded: float, prepared: float) -> None:
+        """The picture was decoded at `decoded`, and the input ready at `prepared`."""
+        self._times.decode = decoded - self._last
+        self._times.prepare = prepared - decoded
+        self._last = prepared
+
+    def ran(self, done: Sequence[Done]) -> None:
+        """All tickets are answered; the slowest one counts."""
+        slowest = max(done, key=lambda d: d.finished)
+        now = time.monotonic()
+        self._times.queue = max(0.0, slowest.started - self._last)
+        self._times.infer = slowest.inferred - slowest.started
+        self._times.finish = now - slowest.inferred
+        self._times.batch_size = slowest.batch_size
+        self._last = now
+
+    def add(self, stage: Timings) -> None:
+        """A second stage ran after this one: its parts are added."""
+        for name in ("decode", "prepare", "queue", "infer", "finish"):
+            setattr(self._times, name, getattr(self._times, name) + getattr(stage, name))
+
+    def stop(self) -> Timings:
+        """The finished times."""
+        self._times.total = time.monotonic() - self._begun
+        return self._times
+
+
+def _make_ready(looks: _Looks, limits: MediaLimits) -> _Ready:
+    """On the CPU pool: decode the source and prepare it once per region."""
+    model, options = looks.model, looks.options
+    if isinstance(looks.source, Text):
+        start = time.monotonic()
+        prepared = (_prepare(model, TextInput(looks.source.text), looks.task, options),)
+        return _Ready(None, prepared, start, time.monotonic())
+    image = decode(looks.source, limits, near=_near(looks))
+    decoded = time.monotonic()
+    parts = [image if region == WHOLE else crop(image, region) for region in looks.regions]
+    ready = tuple(_prepare(model, part, looks.task, options) for part in parts)
+    return _Ready(image, ready, decoded, time.monotonic())
+
+
+def _near(looks: _Looks) -> tuple[int, int]:
+    """The size (width, height) that decoding may reduce the whole image to; (0, 0) is no reduction."""
+    width, height = looks.model.info.decode_size
+    if looks.full_size or not width:
+        return (0, 0)
+    return (
+        max(-int(-width // (r.x_max - r.x_min)) for r in looks.regions),
+        max(-int(-height // (r.y_max - r.y_min)) for r in looks.regions),
+    )
+
+
+def _prepare(model: LoadedModel, source: ImageInput | TextInput, task: Task, options: Options) -> Prepared:
+    try:
+        return model.detector.prepare(source, task, options)
+    except InputError as error:
+        if isinstance(source, TextInput):
+            raise Failure(Reason.TEXT_TOO_LONG, str(error), field="text") from error
+        raise Failure(Reason.IMAGE_UNDECODABLE, str(error), field="image") from error
+
+
+def _prepare_crops(
+    model: LoadedModel, image: ImageInput, boxes: Sequence[Box], task: Task, options: Options
+) -> list[Prepared]:
+    return [_prepare(model, crop(image, box), task, options) for box in boxes]
+
+
+async def _all(futures: Sequence[asyncio.Future[Done]]) -> list[Done]:
+    """Every answer in order. One failure, or a cancelled wait, takes the others out too."""
+    try:
+        return [await future for future in futures]
+    finally:
+        for future in futures:
+            if not future.done():
+                future.cancel()
+            elif not future.cancelled():
+                future.exception()  # a second failure needs no report of its own
+
+
+def _assemble(
+    done: Sequence[Done], regions: tuple[Box, ...], model: LoadedModel, options: Options
+) -> tuple[list[answers.Detection], list[answers.Label]]:
+    outputs = [d.output for d in done]
+    if regions:
+        merged = answers.merge_regions(outputs, regions, model.info, options)
+        return answers.keep_detections(merged, options), []
+    return (
+        answers.keep_detections(outputs[0].detections, options),
+        answers.keep_labels(outputs[0].labels, options),
+    )
+
+
+def _vector(done: Done, model: LoadedModel) -> answers.Vector:
+    if done.output.vector is None:
+        raise Failure(Reason.DETECTOR_BROKEN, f"model “{model.name}” answered no vector")
+    return done.output.vector
+
+
+def _check_dimensions(dimensions: int, model: LoadedModel) -> None:
+    most = model.info.embedding_dimensions
+    if dimensions > most:
+        raise Failure(
+            Reason.OPTION_INVALID,
+            f"dimensions is {dimensions}, and model “{model.name}” has {most}",
+            field="dimensions",
+            metadata={"dimensions": str(dimensions), "most": str(most)},
+        )
+
+
+def _ref(model: LoadedModel) -> ModelRef:
+    return ModelRef(model.name, model.version, model.info.device)

@@ -1,0 +1,112 @@
+"""A batch: entries that run together, and how the guilty one is found when they fail together.
+
+The rule of isolation: a batch that raises, or answers the wrong number, says nothing about any one of its
+inputs. It is split in halves which run again, until the failure is alone in a batch of one; n inputs with one
+culprit cost at most 2 log2(n) extra runs. Running out of device memory is no input's fault at all: the batch is
+split the same way, and the size is remembered as too large.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from opsin_detectors.api import Item, Output, Prepared
+from opsin_server.errors import Failure
+from opsin_server.scheduling.lanes import Lane
+from opsin_server.scheduling.ticket import Ticket
+
+__all__ = ["Batch", "Done", "Entry", "Runner", "WrongLength", "out_of_memory"]
+
+
+class WrongLength(RuntimeError):
+    """A detector answered a batch with more or fewer outputs than it had inputs."""
+
+
+class Runner(Protocol):
+    """What runs a model's batches."""
+
+    def infer(self, prepared: Sequence[Prepared]) -> Any:
+        """Run one batch on the calling thread."""
+        ...
+
+    def finish(self, outputs: Any, items: Sequence[Item]) -> list[Output | Failure]:
+        """One answer per item, in order. Raises WrongLength when the detector gave more or fewer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An answered ticket: when its batch started, left the device and was finished, in clock seconds."""
+
+    output: Output
+    started: float
+    inferred: float
+    finished: float
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """A ticket with what it stands for: the input, and the future that somebody waits on."""
+
+    ticket: Ticket
+    prepared: Prepared
+    item: Item
+    future: asyncio.Future[Done]
+
+    def answer(self, result: "Done | Failure") -> None:
+        """Tell the waiter, unless nobody waits any more."""
+        if self.future.done():
+            return
+        if isinstance(result, Failure):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
+
+
+class Batch:
+    """Entries of one model that run together; a lane's job.
+
+    again: the batch is a half of one that failed.
+    """
+
+    __slots__ = ("again", "answers", "entries", "finished", "inferred", "model", "runner")
+
+    def __init__(self, model: str, runner: Runner, entries: Sequence[Entry], *, again: bool = False) -> None:
+        self.model = model
+        self.runner = runner
+        self.entries = tuple(entries)
+        self.again = again
+        self.inferred = 0.0
+        self.finished = 0.0
+
+    def run(self, lane: Lane) -> object:
+        """On the lane: infer. The outputs go to `finish`."""
+        try:
+            return self.runner.infer([e.prepared for e in self.entries])
+        finally:
+            self.inferred = time.monotonic()
+
+    def finish(self, outputs: Any) -> list[Output | Failure]:
+        """Off the lane, on any thread: one answer per entry."""
+        try:
+            return self.runner.finish(outputs, [e.item for e in self.entries])
+        finally:
+            self.finished = time.monotonic()
+
+    def halves(self) -> list["Batch"]:
+        """The entries that somebody still waits for, as two batches; one or none when that is what is left."""
+        alive = [e for e in self.entries if not e.future.done()]
+        middle = (len(alive) + 1) // 2
+        parts = [alive[:middle], alive[middle:]] if len(self.entries) > 1 else [alive]
+        return [Batch(self.model, self.runner, part, again=True) for part in parts if part]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device (or the host) ran out of memory. torch.OutOfMemoryError is a RuntimeError by name."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
