@@ -293,7 +293,7 @@ class Detector(Protocol):
         ...
 
     def infer(self, batch: Any) -> Any:
-        """Run the model on a batch: a stacked uint8 tensor (see `InputSpec`), or a list of `Prepared.data`."""
+        """Run the model on a batch: a stacked uint8 tensor (`InputSpec`), or a list of `Prepared.data`."""
         ...
 
     def finish(self, outputs: Any, items: Sequence[Item]) -> Sequence[Output]:

@@ -1,0 +1,1 @@
+"""Built-in detector without weights, for tests, benches and examples."""

@@ -1,0 +1,1 @@
+"""Built-in detector NanoDet-g: the 80 classes of COCO, the server's default."""

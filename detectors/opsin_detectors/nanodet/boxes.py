@@ -1,0 +1,136 @@
+"""From the network's raw numbers to boxes: threshold, decode what is left, and non-maximum suppression.
+
+The order is what makes it cheap: of 3549 x 80 scores an image a handful pass the threshold, and only those
+are decoded. Thresholding works on logits, so that no score is computed in vain. Knows nothing of pictures or
+options.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from opsin_detectors.nanodet.network import BINS, CLASSES, SIZE, STRIDES
+
+__all__ = ["MOST_CANDIDATES", "Candidates", "candidates", "finite", "keep", "points"]
+
+MOST_CANDIDATES = 1000
+"""Highest-scoring candidates of an image that go into suppression, as upstream has it (`nms_pre`)."""
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Everything over its image's threshold, over a whole batch, by image and then highest score first.
+
+    image, label: int64, shape (candidates,). score: 0..1. box: x_min, y_min, x_max, y_max in 0..1 of the
+        picture.
+    """
+
+    image: Integers
+    label: Integers
+    score: Floats
+    box: Floats
+
+
+def points(device: torch.device | str) -> torch.Tensor:
+    """Where the network looks: (3549, 3) of x, y and stride, in input pixels, in the order of its outputs."""
+    levels = []
+    for stride in STRIDES:
+        centers = (torch.arange(SIZE // stride, dtype=torch.float32, device=device) + 0.5) * stride
+        y, x = torch.meshgrid(centers, centers, indexing="ij")
+        levels.append(torch.stack([x, y, torch.full_like(x, stride)], -1).reshape(-1, 3))
+    return torch.cat(levels)
+
+
+def finite(outputs: torch.Tensor) -> npt.NDArray[np.bool_]:
+    """Which images of (B, points, numbers) have finite numbers only: comparing NaN would hide them."""
+    answer: npt.NDArray[np.bool_] = torch.isfinite(outputs.sum((1, 2), dtype=torch.float32)).cpu().numpy()
+    return answer
+
+
+def candidates(outputs: torch.Tensor, where: torch.Tensor, least: Sequence[float]) -> Candidates:
+    """What scores at least `least[i]` in image i.
+
+    outputs: (B, points, 124) of any floating type on any device. where: `points` on that device. No more than
+        the best `MOST_CANDIDATES` of an image.
+    """
+    logits = outputs[..., :CLASSES]
+    limits = torch.tensor([_logit(score) for score in least], device=outputs.device)
+    image, point, label = _over(logits, limits)
+    if (
+        crowded := (torch.bincount(image, minlength=len(least)) > MOST_CANDIDATES)
+        .nonzero()
+        .flatten()
+        .tolist()
+    ):
+        for one in crowded:  # it takes a threshold near zero
+            limits[one] = logits[one].flatten().topk(MOST_CANDIDATES).values[-1]
+        image, point, label = _over(logits, limits)
+    score = logits[image, point, label].float().sigmoid()
+    box = _boxes(outputs[image, point, CLASSES:].float(), where[point])
+    table = torch.column_stack([image, label, score.double(), box.double()]).cpu().numpy()
+    table = table[np.lexsort((-table[:, 2], table[:, 0]))]
+    whole, real = table[:, :2].astype(np.int64), table[:, 2:].astype(np.float32)
+    return Candidates(whole[:, 0], whole[:, 1], real[:, 0], real[:, 1:])
+
+
+def keep(label: Integers, box: Floats, iou_threshold: float) -> Integers:
+    """Greedy class-wise non-maximum suppression of one image's candidates, which come highest score first.
+
+    Answers the indices of those kept, in order: each overlaps no kept one of its class by more than the
+    threshold (intersection over union).
+    """
+    count = len(label)
+    if count < 2:
+        return np.arange(count)
+    rivals = (label[:, None] == label) & (_iou(box) > iou_threshold)
+    kept = np.ones(count, np.bool_)
+    rivals &= np.tri(count, dtype=np.bool_, k=-1).T
+    for index in rivals.any(1).nonzero()[0]:
+        if kept[index]:
+            kept &= ~rivals[index]
+    return kept.nonzero()[0]
+
+
+def _over(logits: torch.Tensor, limits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Image, point and class of every logit that is at least its image's limit."""
+    # Most points have no class over the limit, and the maximum tells them apart at a quarter of the cost.
+    image, point = (logits.amax(-1).float() >= limits[:, None]).nonzero(as_tuple=True)
+    row, label = (logits[image, point].float() >= limits[image, None]).nonzero(as_tuple=True)
+    return image[row], point[row], label
+
+
+def _boxes(distances: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """(N, 4 x 11) distance logits and (N, 3) points -> (N, 4) corners as fractions of the input.
+
+    The distance to a side is the mean of its distribution, in strides (Generalized Focal Loss,
+    arXiv:2006.04388).
+    """
+    steps = torch.arange(BINS, dtype=torch.float32, device=distances.device)
+    sides = distances.view(-1, 4, BINS).softmax(-1) @ steps * where[:, 2:]
+    corners = torch.cat([where[:, :2] - sides[:, :2], where[:, :2] + sides[:, 2:]], 1)
+    return (corners / SIZE).clamp(0.0, 1.0)
+
+
+def _iou(box: Floats) -> Floats:
+    """(N, N) intersection over union."""
+    x_min, y_min, x_max, y_max = np.ascontiguousarray(box.T)
+    width = np.minimum(x_max[:, None], x_max) - np.maximum(x_min[:, None], x_min)
+    height = np.minimum(y_max[:, None], y_max) - np.maximum(y_min[:, None], y_min)
+    shared = np.maximum(width, 0) * np.maximum(height, 0)
+    area = (x_max - x_min) * (y_max - y_min)
+    union = area[:, None] + area - shared
+    ratio: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ratio
+
+
+def _logit(score: float) -> float:
+    if score <= 0.0:
+        return -math.inf
+    return math.inf if score >= 1.0 else math.log(score / (1.0 - score))
