@@ -102,7 +102,7 @@ free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1
 
 start() {
     say "starting it, without root, on a read-only file system"
-    CONTAINER=$(podman_ run --detach --network host --read-only --tmpfs /tmp --tmpfs /home/opsin:mode=1777 \
+    CONTAINER=$(podman_ run --detach --no-healthcheck --network host --read-only --tmpfs /tmp --tmpfs /home/opsin:mode=1777 \
         --cap-drop ALL --security-opt no-new-privileges --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 \
         "$IMAGE" serve --host 127.0.0.1 --port "$PORT")
     [[ $(podman_ exec "$CONTAINER" id -u) == 10001 ]]
@@ -135,7 +135,7 @@ call() {
     say "health, reflection, the image's own health check"
     health ""
     grpcurl -plaintext "127.0.0.1:$PORT" list
-    podman_ exec "$CONTAINER" opsin health --address "127.0.0.1:$PORT"
+    podman_ exec "$CONTAINER" opsin health --port "$PORT"
     say "a photo"
     detect | tee "$WORK/answer.json"
     grep -q '"label": "person"' "$WORK/answer.json"
