@@ -1,23 +1,141 @@
-"""What a model's run time is, as a function of batch size, learnt from its own runs."""
+"""What a model's run time is, as a function of batch size, learnt from its own runs.
+
+Owns the estimate, nothing else: it has no clock, and does not know who runs the batches or what follows from
+the figures.
+
+Each batch size has a mean and a spread (mean absolute deviation), both exponentially weighted. An observation
+counts only as far as `_CLIP` spreads from the mean, so one stall (a page fault storm, a neighbour's burst)
+moves the mean by a few percent at most, whatever it lasted. A lasting change is still learnt: every clipped
+observation widens the spread, which widens the clip, by a factor of about 1.3 an observation; doubling takes
+some twenty runs.
+
+Sizes never run are interpolated. The means are first made monotone (a larger batch cannot take less time than
+a smaller one; where they say so it is noise, and the neighbours are pooled: isotonic regression by pool
+adjacent violators), then joined by straight lines.
+"""
+
+import math
+from bisect import bisect_left
 
 __all__ = ["Profile"]
 
+_RATE = 0.1
+"""Weight of a new observation, once there are ten; before that the plain average."""
+_CLIP = 4.0
+_LEAST_SPREAD = 0.05
+"""Share of the mean below which the clip never falls: clocks and caches are never steadier than that."""
+_FIRST_SPREAD = 0.1
+"""Share of the mean taken for the spread when there is one observation."""
+
+
+class _Cell:
+    """What one batch size has shown."""
+
+    __slots__ = ("count", "mean", "spread")
+
+    def __init__(self, seconds: float) -> None:
+        self.count = 1
+        self.mean = seconds
+        self.spread = _FIRST_SPREAD * seconds
+
+    def observe(self, seconds: float) -> None:
+        reach = _CLIP * max(self.spread, _LEAST_SPREAD * self.mean)
+        step = min(max(seconds - self.mean, -reach), reach)
+        self.count += 1
+        rate = max(_RATE, 1 / self.count)
+        self.mean += rate * step
+        self.spread += rate * (abs(step) - self.spread)
+
 
 class Profile:
-    """Run time by batch size."""
+    """Run time by batch size. Warm-up seeds it with `observe`, as every run does later."""
 
     def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
+        self._cells: dict[int, _Cell] = {}
+        self._sizes: list[int] = []
+        self._curve: list[float] = []
+        self._memo: dict[int, float] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything is known."""
+        return bool(self._cells)
 
     def observe(self, batch: int, seconds: float) -> None:
-        """One batch of `batch` items took `seconds` on the lane."""
-        known = self._seconds.get(batch, seconds)
-        self._seconds[batch] = 0.8 * known + 0.2 * seconds
+        """A batch of `batch` items (as it ran, padding included) took `seconds` on the lane.
+
+        Raises ValueError for a size below 1 or a time that is negative or not finite.
+        """
+        if batch < 1 or not 0 <= seconds < math.inf:
+            raise ValueError(f"a batch of {batch} items in {seconds} s cannot be")
+        cell = self._cells.get(batch)
+        if cell is None:
+            self._cells[batch] = _Cell(seconds)
+        else:
+            cell.observe(seconds)
+        self._sizes = sorted(self._cells) if cell is None else self._sizes
+        self._curve = []
+        self._memo = {}
 
     def seconds(self, batch: int) -> float:
-        """Expected run time of a batch of this size; 0 when nothing is known."""
-        return self._seconds.get(batch, 0.0)
+        """Expected run time of a batch of this size; 0 when nothing is known. Never falls as `batch` grows.
+
+        Below the smallest size seen: that size's time. Above the largest: in proportion.
+        """
+        known = self._memo.get(batch)
+        if known is None:
+            known = self._memo[batch] = self._read(batch)
+        return known
+
+    def spread(self, batch: int) -> float:
+        """Mean absolute deviation of the run time, in seconds; that of the nearest size seen, to scale."""
+        if not self._sizes:
+            return 0.0
+        cell = self._cells[self._nearest(batch)]
+        return cell.spread * self.seconds(batch) / cell.mean if cell.mean else cell.spread
+
+    def lower(self, batch: int) -> float:
+        """A run time that a batch of this size will hardly beat: what is "certain to miss" rests on this.
+
+        Below the smallest size seen it falls in proportion: nothing says that a small batch is not fast.
+        """
+        if not self._sizes:
+            return 0.0
+        least = max(0.0, self.seconds(batch) - 3 * self.spread(batch))
+        return least * min(1.0, batch / self._sizes[0])
+
+    def upper(self, batch: int) -> float:
+        """A run time that a batch of this size will hardly exceed: promises rest on this."""
+        return self.seconds(batch) + 2 * self.spread(batch)
 
     def table(self) -> dict[int, float]:
-        """Everything learnt: batch size to seconds."""
-        return dict(self._seconds)
+        """Everything learnt: batch size to expected seconds, ascending."""
+        return {size: self.seconds(size) for size in self._sizes}
+
+    def _nearest(self, batch: int) -> int:
+        return min(self._sizes, key=lambda size: abs(size - batch))
+
+    def _read(self, batch: int) -> float:
+        sizes = self._sizes
+        if not sizes:
+            return 0.0
+        curve = self._curve = self._curve or _isotonic([self._cells[s] for s in sizes])
+        at = bisect_left(sizes, batch)
+        if at == len(sizes):
+            return curve[-1] * batch / sizes[-1]
+        if at == 0 or sizes[at] == batch:
+            return curve[at]
+        part = (batch - sizes[at - 1]) / (sizes[at] - sizes[at - 1])
+        return curve[at - 1] + part * (curve[at] - curve[at - 1])
+
+
+def _isotonic(cells: list[_Cell]) -> list[float]:
+    """The non-decreasing sequence nearest to the means, weighted by how often each was seen."""
+    pools: list[tuple[float, float, int]] = []  # mean, weight, how many sizes it covers
+    for cell in cells:
+        mean, weight, width = cell.mean, float(min(cell.count, 20)), 1
+        while pools and pools[-1][0] > mean:
+            before, heavy, wide = pools.pop()
+            mean = (before * heavy + mean * weight) / (heavy + weight)
+            weight, width = weight + heavy, width + wide
+        pools.append((mean, weight, width))
+    return [mean for mean, _, width in pools for _ in range(width)]

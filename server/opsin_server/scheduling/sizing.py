@@ -1,0 +1,169 @@
+"""How many tickets should run together, and whether to hold them a moment for company. Pure.
+
+Owns the arithmetic of batch sizes; `policy` says what it is for and has the theory. It knows no fairness: it
+counts tickets, it does not pick them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opsin_server.scheduling.arrivals import Arrivals
+from opsin_server.scheduling.profile import Profile
+from opsin_server.scheduling.queues import ModelTerms
+from opsin_server.scheduling.waiting import Class, Group
+
+__all__ = ["Size", "best_rate", "hold_until", "size_of"]
+
+_NEAR = 0.98
+"""A batch this close to the best throughput is as good, and the smaller one answers earlier."""
+_NEAR_IDLE = 0.8
+"""The same while another lane would stand idle: its time costs nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A batch size worth running.
+
+    bucket: the size it runs as. take: how many tickets it holds. floor: the earliest deadline it can promise
+    to meet. seconds: its expected run time. rate: tickets a second.
+    """
+
+    bucket: int
+    take: int
+    floor: float
+    seconds: float
+    rate: float
+
+
+def _sizes(
+    classes: Sequence[Class], now: float, terms: ModelTerms, profile: Profile, dead: float
+) -> list[Size]:
+    """Every bucket that the tickets which it can serve in time would fill."""
+    found = []
+    for bucket in terms.buckets:
+        floor = max(dead, now + terms.after + profile.upper(bucket))
+        count = sum(len(c.due) - c.viable(floor) for c in classes)
+        partly = terms.pads or bucket == terms.buckets[0]
+        if not count or (count < bucket and not partly):
+            break  # a larger bucket takes longer, so it can serve no more tickets than this one
+        take = min(bucket, count)
+        seconds = profile.seconds(bucket)
+        found.append(Size(bucket, take, floor, seconds, take / max(seconds, 1e-9)))
+        if count <= bucket:
+            break
+    return found
+
+
+def size_of(
+    group: Group, now: float, terms: ModelTerms, profile: Profile, *, idle: int, part: float, dead: float
+) -> Size | None:
+    """The batch size for a group, or None when nobody in it can be served.
+
+    idle: lanes without work, this one included, that no other model will use. part: how many lanes' worth of
+    device time the model has. dead: deadlines before it cannot be met by anyone.
+    """
+    ready = list(group.ready())
+    first = max(dead, now + terms.after + profile.upper(terms.buckets[0]))
+    lead = next((c for c in ready if len(c.due) > c.viable(first)), None)
+    if lead is None:
+        return _doubtful(ready, terms, profile, dead)
+    sizes = _sizes([lead], now, terms, profile, dead)
+    earliest = _worth_saving(lead, sizes, now, terms, part)
+    if len(ready) > 1:
+        sizes = _sizes(ready, now, terms, profile, dead)
+    return _smallest_good([s for s in sizes if s.floor <= earliest] or sizes[:1], idle)
+
+
+def _doubtful(ready: Sequence[Class], terms: ModelTerms, profile: Profile, dead: float) -> Size | None:
+    """Nobody is sure to make it; those who still might go together in the smallest batch there is."""
+    bucket = terms.buckets[0]
+    count = sum(len(c.due) - c.viable(dead) for c in ready)
+    seconds = profile.seconds(bucket)
+    take = min(bucket, count)
+    return Size(bucket, take, dead, seconds, take / max(seconds, 1e-9)) if count else None
+
+
+def _worth_saving(lead: Class, sizes: list[Size], now: float, terms: ModelTerms, part: float) -> float:
+    """The earliest deadline that this batch should meet.
+
+    Normally the very first. But a ticket that leaves time for a small batch only may cost more goodput than
+    it is worth: it is passed over when taking it first would make others miss, and the larger batch serves
+    more tickets a second. It stays in the queue, and runs if the device frees up in time.
+    """
+    best = max(sizes, key=lambda s: s.rate)
+    pace = best.seconds / part
+    for size in sizes:
+        begin = lead.viable(size.floor)
+        rivals = [s for s in sizes if s.rate > size.rate and lead.viable(s.floor) == begin]
+        if rivals:
+            continue
+        if size is best or _rest_in_time(
+            lead, begin + size.take, now + size.seconds + terms.after, pace, best
+        ):
+            return lead.due[begin][0]
+    return lead.due[lead.viable(best.floor)][0]
+
+
+def _rest_in_time(lead: Class, at: int, free: float, pace: float, best: Size) -> bool:
+    """Whether all from place `at` on meet their deadlines, in order of deadline, in batches of the best size.
+
+    The first ticket of each batch has the earliest deadline in it; batch k ends at free + k * pace.
+    """
+    due = lead.due
+    while at < len(due):
+        free += pace
+        if due[at][0] < free:
+            return False
+        if due[at][0] == math.inf:
+            return True
+        at += best.take
+    return True
+
+
+def _smallest_good(sizes: list[Size], idle: int) -> Size:
+    """The smallest size whose throughput is as good as the best; smaller still to give idle lanes a part."""
+    best = max(s.rate for s in sizes)
+    if idle > 1:
+        most = max(s.take for s in sizes)
+        share = -(-most // idle)
+        for size in sizes:
+            if size.take >= share and size.rate >= _NEAR_IDLE * best:
+                return size
+    return next(s for s in sizes if s.rate >= _NEAR * best)
+
+
+def best_rate(terms: ModelTerms, profile: Profile) -> float:
+    """The most tickets a second that one lane can do."""
+    return max(b / max(profile.seconds(b), 1e-9) for b in terms.buckets)
+
+
+def hold_until(
+    group: Group, size: Size, now: float, *, terms: ModelTerms, profile: Profile, arrivals: Arrivals
+) -> float | None:
+    """Until when to wait for a better batch than `size`; None when running it now is better.
+
+    With n tickets here and m more expected within t = m * gap, the choice is n now and m next, or n + m
+    together after t. Holding must pay for the device (t + s(n+m) < s(n) + s(m)), and for the tickets: what
+    the m win in latency outweighs what the n lose.
+    """
+    gap = arrivals.gap
+    if terms.max_hold <= 0 or gap == math.inf or now >= arrivals.silent_from:
+        return None
+    waiting = len(group)
+    oldest = min(line.oldest.arrived for c in group.ready() for line in c.lines.values())
+    latest = oldest + terms.max_hold
+    earliest = min(c.due[min(c.viable(size.floor), len(c.due) - 1)][0] for c in group.ready())
+    found, most = None, 0.0
+    for bucket in terms.buckets:
+        more = bucket - waiting
+        wait = more * gap
+        if more <= 0 or now + wait > latest or now + wait + terms.after + profile.upper(bucket) > earliest:
+            continue
+        together = profile.seconds(bucket)
+        gain = size.seconds + profile.seconds(more) - together - wait
+        price = wait + together - size.seconds
+        worth = more * gain - waiting * price
+        if gain > 0 and worth > most:
+            found, most = now + wait, worth
+    return None if found is None else min(found, arrivals.silent_from)
