@@ -1,0 +1,51 @@
+"""Files of allowed size that would still cost far too much work: found by counting before a decoder starts.
+
+The size limit bounds memory; these bound time. Linear in the file's bytes, so for worker threads.
+"""
+
+import struct
+
+from opsin_server.errors import Reason
+from opsin_server.media.header import MAX_BLOCKS, Format, Header, refuse, undecodable
+
+__all__ = ["MAX_RLE_BYTES", "MAX_SCANS", "check_work"]
+
+MAX_SCANS = 100
+"""Scans of a JPEG. Each is a pass over the whole picture however few bytes it has; encoders write about ten,
+and libjpeg-turbo's own fuzzers stop at 500 ("Two Issues with the JPEG Standard", 2015)."""
+
+MAX_RLE_BYTES = 4 << 20
+"""Size of a run-length coded BMP file, which Pillow decodes in a Python loop: about a second for this."""
+
+_SOS = b"\xff\xda"
+_RLE = (1, 2)
+
+
+def check_work(data: bytes, header: Header) -> None:
+    """Raise `Failure` when decoding would take work out of all proportion to the picture's size."""
+    match header.format:
+        case Format.JPEG if data.count(_SOS) > MAX_SCANS:
+            # Entropy-coded data never holds these two bytes, thumbnails and metadata do so a few times.
+            undecodable(Format.JPEG, f"it has more than {MAX_SCANS} scans")
+        case Format.PNG:
+            _check_chunks(data)
+        case Format.BMP:
+            _check_rle(data)
+
+
+def _check_chunks(data: bytes) -> None:
+    """Pillow reads a PNG's chunks in a Python loop, and a chunk may be empty."""
+    at = 8
+    for _ in range(MAX_BLOCKS):
+        if at + 12 > len(data) or data[at + 4 : at + 8] == b"IEND":
+            return
+        (length,) = struct.unpack_from(">I", data, at)
+        at += 12 + length
+    undecodable(Format.PNG, f"it has more than {MAX_BLOCKS} chunks")
+
+
+def _check_rle(data: bytes) -> None:
+    (compression,) = struct.unpack_from("<I", data, 30) if len(data) >= 34 else (0,)
+    if compression in _RLE and data[14] != 12 and len(data) > MAX_RLE_BYTES:
+        size = f"{len(data)} bytes; run-length coded ones may have {MAX_RLE_BYTES}"
+        refuse(Reason.IMAGE_TOO_LARGE, f"The BMP image has {size}.", max_bytes=str(MAX_RLE_BYTES))
