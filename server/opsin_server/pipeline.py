@@ -8,6 +8,7 @@ raises `Failure`. Cancelling the task that awaits an answer takes its inputs out
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +32,11 @@ from opsin_server.calls import (
     Timings,
 )
 from opsin_server.errors import Failure, Reason
-from opsin_server.media.decode import crop, decode
-from opsin_server.media.header import MediaLimits, measure
-from opsin_server.media.pool import CpuPool, PixelBudget
+from opsin_server.media.budget import PixelBudget
+from opsin_server.media.crop import crop
+from opsin_server.media.decode import decode, decoded_bytes
+from opsin_server.media.header import MediaLimits
+from opsin_server.media.pool import CpuPool
 from opsin_server.models.loaded import LoadedModel
 from opsin_server.models.registry import Registry
 from opsin_server.scheduling.batch import Done
@@ -47,20 +50,24 @@ _ANY_IMAGE: Source = EncodedImage(b"")
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """Inputs that came out of the CPU pool. decoded and prepared: clock seconds at the end of each step."""
+    """Inputs that came out of the CPU pool.
 
-    image: ImageInput | None
+    width, height: of the upright original, 0 for text. image: kept only for a second stage that crops it.
+    decoded, at: clock seconds at the end of decoding and of preparing.
+    """
+
     prepared: tuple[Prepared, ...]
     decoded: float
     at: float
+    width: int = 0
+    height: int = 0
+    image: ImageInput | None = None
 
     @property
-    def width(self) -> int:
-        return self.image.width if self.image else 0
-
-    @property
-    def height(self) -> int:
-        return self.image.height if self.image else 0
+    def held_bytes(self) -> int:
+        """Bytes of pixels that stay in memory until the answer."""
+        arrays = [p.data for p in self.prepared] + ([self.image.pixels] if self.image else [])
+        return sum(getattr(array, "nbytes", 0) for array in arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,19 @@ class _Looks:
     task: Task
     options: Options
     regions: tuple[Box, ...]
-    full_size: bool
+    keep_image: bool
     caller: Caller
+
+    @property
+    def near(self) -> tuple[int, int]:
+        """The size (width, height) that decoding may reduce the whole image to; (0, 0) is no reduction."""
+        width, height = self.model.info.decode_size
+        if self.keep_image or not width:
+            return (0, 0)
+        return (
+            max(math.ceil(width / (r.x_max - r.x_min)) for r in self.regions),
+            max(math.ceil(height / (r.y_max - r.y_min)) for r in self.regions),
+        )
 
 
 class Pipeline:
@@ -81,6 +99,7 @@ class Pipeline:
 
     def __init__(
         self,
+        *,
         registry: Registry,
         scheduler: Scheduler,
         gate: Gate,
@@ -108,7 +127,7 @@ class Pipeline:
             task,
             options,
             call.options.regions or (WHOLE,),
-            full_size=embedder is not None,
+            keep_image=embedder is not None,
             caller=call.caller,
         )
         ready, done = await self._look(looks, watch)
@@ -135,7 +154,7 @@ class Pipeline:
         task = embed_task(model.name, model.info, call.source)
         _check_dimensions(call.dimensions, model)
         options = Options(truncate_text=call.truncate_text)
-        looks = _Looks(model, call.source, task, options, (WHOLE,), full_size=False, caller=call.caller)
+        looks = _Looks(model, call.source, task, options, (WHOLE,), keep_image=False, caller=call.caller)
         _, done = await self._look(looks, watch)
         vector = _vector(done[0], model)
         return EmbedAnswer(
@@ -159,27 +178,28 @@ class Pipeline:
     async def _look(self, looks: _Looks, watch: "Stopwatch") -> tuple[_Ready, list[Done]]:
         """Admission, decode, prepare, and one ticket per region; the budget of pixels is held until the end."""
         with self._gate.admit(looks.model.key, len(looks.regions), looks.caller) as place:
-            size = 0 if isinstance(looks.source, Text) else measure(looks.source, self._limits)
-            with self._budget.hold(size):
+            size = self._decoded_bytes(looks)
+            with self._budget.reserve(size) as held:
                 watch.admitted()
                 ready = await self._pool.run(_make_ready, looks, self._limits)
+                held.shrink(ready.held_bytes)
                 watch.ready(ready.decoded, ready.at)
-                items = [
-                    Item(looks.task, looks.options, p.state, ready.width, ready.height)
-                    for p in ready.prepared
-                ]
-                pairs = list(zip(ready.prepared, items, strict=True))
-                done = await self._run(looks.model, pairs, looks.caller, place, size)
+                pairs = _pairs(ready.prepared, looks.task, looks.options, (ready.width, ready.height))
+                done = await self._run(looks.model, pairs, looks.caller, place)
         watch.ran(done)
         return ready, done
+
+    def _decoded_bytes(self, looks: _Looks) -> int:
+        if isinstance(looks.source, Text):
+            return 0
+        return decoded_bytes(looks.source, self._limits, looks.near)
 
     async def _run(
         self,
         model: LoadedModel,
         pairs: Sequence[tuple[Prepared, Item]],
         caller: Caller,
-        place: Place | None,
-        size: int,
+        place: Place | None = None,
     ) -> list[Done]:
         """Tickets for prepared inputs of one model; all their answers, in order, or the first failure."""
         futures = []
@@ -192,7 +212,7 @@ class Pipeline:
                     flow=caller.flow,
                     priority=caller.priority,
                     deadline=caller.deadline,
-                    size=size,
+                    size=getattr(prepared.data, "nbytes", 0),
                 )
             )
             if place is not None:
@@ -209,8 +229,8 @@ class Pipeline:
         prepared = await self._pool.run(_prepare_crops, model, image, boxes, Task.EMBED_IMAGE, options)
         now = time.monotonic()
         stage.ready(now, now)
-        items = [Item(Task.EMBED_IMAGE, options, p.state, image.width, image.height) for p in prepared]
-        done = await self._run(model, list(zip(prepared, items, strict=True)), caller, None, 0)
+        pairs = _pairs(prepared, Task.EMBED_IMAGE, options, (image.width, image.height))
+        done = await self._run(model, pairs, caller)
         stage.ran(done)
         watch.add(stage.stop())
         return [answers.cut_vector(_vector(d, model), dimensions=0, normalize=True) for d in done]
@@ -261,24 +281,14 @@ def _make_ready(looks: _Looks, limits: MediaLimits) -> _Ready:
     model, options = looks.model, looks.options
     if isinstance(looks.source, Text):
         start = time.monotonic()
-        prepared = (_prepare(model, TextInput(looks.source.text), looks.task, options),)
-        return _Ready(None, prepared, start, time.monotonic())
-    image = decode(looks.source, limits, near=_near(looks))
+        prepared = _prepare(model, TextInput(looks.source.text), looks.task, options)
+        return _Ready((prepared,), start, time.monotonic())
+    image = decode(looks.source, limits, near=looks.near)
     decoded = time.monotonic()
     parts = [image if region == WHOLE else crop(image, region) for region in looks.regions]
     ready = tuple(_prepare(model, part, looks.task, options) for part in parts)
-    return _Ready(image, ready, decoded, time.monotonic())
-
-
-def _near(looks: _Looks) -> tuple[int, int]:
-    """The size (width, height) that decoding may reduce the whole image to; (0, 0) is no reduction."""
-    width, height = looks.model.info.decode_size
-    if looks.full_size or not width:
-        return (0, 0)
-    return (
-        max(-int(-width // (r.x_max - r.x_min)) for r in looks.regions),
-        max(-int(-height // (r.y_max - r.y_min)) for r in looks.regions),
-    )
+    kept = image if looks.keep_image else None
+    return _Ready(ready, decoded, time.monotonic(), image.width, image.height, kept)
 
 
 def _prepare(model: LoadedModel, source: ImageInput | TextInput, task: Task, options: Options) -> Prepared:
@@ -294,6 +304,12 @@ def _prepare_crops(
     model: LoadedModel, image: ImageInput, boxes: Sequence[Box], task: Task, options: Options
 ) -> list[Prepared]:
     return [_prepare(model, crop(image, box), task, options) for box in boxes]
+
+
+def _pairs(
+    prepared: Sequence[Prepared], task: Task, options: Options, size: tuple[int, int]
+) -> list[tuple[Prepared, Item]]:
+    return [(p, Item(task, options, p.state, *size)) for p in prepared]
 
 
 async def _all(futures: Sequence[asyncio.Future[Done]]) -> list[Done]:

@@ -55,7 +55,10 @@ class Gate:
 
     @contextmanager
     def admit(self, model: str, items: int, caller: Caller) -> Generator[Place]:
-        """Let `items` inputs for a model in, or raise Failure (QUEUE_FULL, DEADLINE_UNMEETABLE, DEADLINE_PASSED)."""
+        """Let `items` inputs for a model in.
+
+        Raises Failure: QUEUE_FULL, DEADLINE_UNMEETABLE, DEADLINE_PASSED.
+        """
         waiting = self.coming + self._scheduler.waiting
         if waiting + items > self.limits.queued:
             raise Failure(

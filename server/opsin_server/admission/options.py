@@ -1,7 +1,7 @@
 """What the caller asked for, held against what the model can do.
 
-`rpc/validate.py` has proved each option sound in itself (a number in its range); here they meet the model: the
-task is chosen, defaults are filled in, and what the model cannot honour is refused by name rather than ignored.
+`rpc/validate.py` has proved each option sound in itself (a number in its range); here they meet the model:
+the task is chosen, defaults are filled in, and what the model cannot honour is refused by name, not ignored.
 """
 
 import difflib
@@ -54,7 +54,10 @@ def _need(model: str, info: ModelInfo, wanted: tuple[Task, ...], what: str) -> T
 
 
 def resolve(asked: DetectOptions, info: ModelInfo, task: Task) -> Options:
-    """The options to run with: the caller's, else the model's. Raises Failure OPTION_UNSUPPORTED, LABEL_UNKNOWN."""
+    """The options to run with: the caller's, else the model's.
+
+    Raises Failure: OPTION_UNSUPPORTED, LABEL_UNKNOWN.
+    """
     _refuse_unsupported(asked, info, task)
     defaults = info.defaults
     classes = asked.candidate_labels or info.classes

@@ -12,7 +12,7 @@ import numpy as np
 
 from opsin_detectors.api import Detector, InputSpec, Item, Output, Prepared
 from opsin_server.errors import Failure, Reason
-from opsin_server.scheduling.batch import WrongLength
+from opsin_server.scheduling.batch import WrongLengthError
 
 __all__ = ["LoadedModel"]
 
@@ -41,11 +41,11 @@ class LoadedModel:
     def finish(self, outputs: Any, items: Sequence[Item]) -> list[Output | Failure]:
         """One answer per item, in order; an answer with a non-finite number is that item's failure.
 
-        Raises WrongLength, and whatever the detector raises.
+        Raises WrongLengthError, and whatever the detector raises.
         """
         answers = list(self.detector.finish(outputs, items))
         if len(answers) != len(items):
-            raise WrongLength(f"{len(items)} inputs gave {len(answers)} answers")
+            raise WrongLengthError(f"{len(items)} inputs gave {len(answers)} answers")
         return [answer if _finite(answer) else self._not_finite() for answer in answers]
 
     def close(self) -> None:

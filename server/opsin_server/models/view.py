@@ -1,7 +1,7 @@
 """How models and devices stand right now, read off the registry and the scheduler."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from opsin_server.errors import Failure
 from opsin_server.models.registry import Kind, Registry, Version
@@ -27,11 +27,11 @@ class Catalog:
         self._shares = shares
         self._clock = clock
 
-    def list(self) -> list[ModelStatus]:
+    def list(self) -> Sequence[ModelStatus]:
         """Every version of every model."""
         return [self._describe(version) for version in self._registry]
 
-    def get(self, name: str) -> list[ModelStatus]:
+    def get(self, name: str) -> Sequence[ModelStatus]:
         """The versions of one model; "" is the default of Detect. Raises Failure MODEL_NOT_FOUND."""
         return [self._describe(v) for v in self._registry.versions(name or self._registry.default("detect"))]
 
@@ -70,7 +70,7 @@ class Catalog:
             load_time=version.load_seconds or None,
             serving_since=version.serving_since or None,
             queued=self._scheduler.queues.waiting(key),
-            oldest_wait=0.0 if oldest is None else max(0.0, now - oldest),
+            oldest_wait=0.0 if oldest is None else max(0.0, now - oldest.arrived),
             busy_share=self._shares.model(key, now),
         )
 

@@ -1,14 +1,14 @@
 """A batch: entries that run together, and how the guilty one is found when they fail together.
 
 The rule of isolation: a batch that raises, or answers the wrong number, says nothing about any one of its
-inputs. It is split in halves which run again, until the failure is alone in a batch of one; n inputs with one
-culprit cost at most 2 log2(n) extra runs. Running out of device memory is no input's fault at all: the batch is
-split the same way, and the size is remembered as too large.
+inputs. It is split in halves which run again, until the failure is alone in a batch of one; n inputs with
+one culprit cost at most 2 log2(n) extra runs. Running out of device memory is no input's fault at all: the
+batch is split the same way, and the size is remembered as too large.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,10 +17,10 @@ from opsin_server.errors import Failure
 from opsin_server.scheduling.lanes import Lane
 from opsin_server.scheduling.ticket import Ticket
 
-__all__ = ["Batch", "Done", "Entry", "Runner", "WrongLength", "out_of_memory"]
+__all__ = ["Batch", "Done", "Entry", "Runner", "WarmUp", "WrongLengthError", "out_of_memory"]
 
 
-class WrongLength(RuntimeError):
+class WrongLengthError(RuntimeError):
     """A detector answered a batch with more or fewer outputs than it had inputs."""
 
 
@@ -32,7 +32,7 @@ class Runner(Protocol):
         ...
 
     def finish(self, outputs: Any, items: Sequence[Item]) -> list[Output | Failure]:
-        """One answer per item, in order. Raises WrongLength when the detector gave more or fewer."""
+        """One answer per item, in order. Raises WrongLengthError when the detector gave more or fewer."""
         ...
 
 
@@ -97,11 +97,33 @@ class Batch:
             self.finished = time.monotonic()
 
     def halves(self) -> list["Batch"]:
-        """The entries that somebody still waits for, as two batches; one or none when that is what is left."""
+        """The entries that somebody still waits for, as two batches, or as many as they suffice for."""
         alive = [e for e in self.entries if not e.future.done()]
         middle = (len(alive) + 1) // 2
         parts = [alive[:middle], alive[middle:]] if len(self.entries) > 1 else [alive]
         return [Batch(self.model, self.runner, part, again=True) for part in parts if part]
+
+
+class WarmUp(Batch):
+    """A batch that somebody runs for its time, not for its answers."""
+
+    __slots__ = ("done",)
+
+    def __init__(
+        self, model: str, runner: Runner, entries: Iterable[Entry], done: asyncio.Future[float]
+    ) -> None:
+        super().__init__(model, runner, list(entries))
+        self.done = done
+        done.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody needs to ask a probe
+
+    def conclude(self, error: BaseException | None, seconds: float) -> None:
+        """Answer whoever waits for the time."""
+        if self.done.done():
+            return
+        if error is not None:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(seconds)
 
 
 def out_of_memory(error: BaseException) -> bool:

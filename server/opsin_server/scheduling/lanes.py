@@ -1,13 +1,13 @@
 """Lanes: the threads that run batches on a device, one batch at a time each.
 
-A lane owns one thread and nothing else. It is given a `Job` only when it is free, runs it, and reports from its
-own thread; it never decides what runs next and never touches a queue, an event loop or a future. What a job
-does on the device is the job's business.
+A lane owns one thread and nothing else. It is given a `Job` only when it is free, runs it, and reports from
+its own thread; it never decides what runs next and never touches a queue, an event loop or a future. What a
+job does on the device is the job's business.
 
-A thread cannot be killed. A lane whose job never returns is *abandoned*: its report, should it ever come, is
-ignored, and its thread ends after the job does. A job that raises is an answer (`Report.error`); only something
-that is no `Exception` (SystemExit, a broken interpreter) kills the thread, and that too is reported, with
-`Report.died` set, so that the owner can replace the lane.
+A thread cannot be killed. A lane whose job never returns is *abandoned*: its report, should it ever come,
+is ignored, and its thread ends after the job does. A job that raises is an answer (`Report.error`); only
+something that is no `Exception` (SystemExit, a broken interpreter) kills the thread, and that too is
+reported, with `Report.died` set, so that the owner can replace the lane.
 """
 
 import sys
@@ -122,7 +122,7 @@ class Lane:
             self._report(report)
 
     def _set_width(self) -> None:
-        """Torch's thread count belongs to the calling thread, and torch may be loaded after the lane began."""
+        """Torch's thread count belongs to the calling thread; torch may be loaded after the lane began."""
         if self._width != self.threads and (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(self.threads)
             self._width = self.threads

@@ -22,7 +22,6 @@ import asyncio
 import itertools
 import math
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,8 +31,10 @@ from typing import Literal, Protocol
 import structlog
 
 from opsin_detectors.api import Item, Output, Prepared
-from opsin_server.errors import Failure, Reason
-from opsin_server.scheduling.batch import Batch, Done, Entry, Runner, WrongLength, out_of_memory
+from opsin_server.errors import Failure
+from opsin_server.scheduling import failures
+from opsin_server.scheduling.batch import Batch, Done, Entry, Runner, WarmUp, out_of_memory
+from opsin_server.scheduling.fleet import Fleet
 from opsin_server.scheduling.lanes import Lane, Report
 from opsin_server.scheduling.policy import Dead, LaneView, Run, Sleep, Wait, plan
 from opsin_server.scheduling.profile import Profile
@@ -68,12 +69,14 @@ class _Nobody:
 class SchedulerOptions:
     """How a scheduler is set up.
 
-    lanes: how many threads run batches. threads_per_lane: torch threads of each, on a CPU.
+    device: its name, for whoever asks. lanes: how many threads run batches.
+    threads_per_lane: torch threads of each, on a CPU.
     stall_timeout: seconds a batch may run before its lane counts as stalled.
     spare_lanes: how many lost lanes are replaced before the server gives up on the device.
     finish_threads: threads for `finish`; 0 runs it on the lane, which is best where lanes are CPU threads.
     """
 
+    device: str = "cpu"
     lanes: int = 1
     threads_per_lane: int = 1
     stall_timeout: float = 30.0
@@ -117,18 +120,19 @@ class Scheduler:
             if options.finish_threads
             else None
         )
-        self._lane_ids = itertools.count()
-        self._lanes: list[Lane] = [self._new_lane() for _ in range(options.lanes)]
-        self._unproven: set[Lane] = set()
-        self._lost = 0
-        self._lost_busy_seconds = 0.0
+        self._fleet = Fleet(
+            options.lanes,
+            self._reported,
+            threads=options.threads_per_lane,
+            spare=options.spare_lanes,
+            on_health=self._tell_health,
+        )
         self._dead: BaseException | None = None
         self._closed = False
         self._step_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._expiry_at = math.inf
-        self._healthy = True
         self._started = clock()
         self._watch = self._loop.call_later(self._watch_every, self._watch_lanes)
 
@@ -155,7 +159,7 @@ class Scheduler:
         for ticket in gone:
             self._queues.remove(ticket)
             entry = self._entries.pop(ticket.id)
-            self._end(entry, "failed", Failure(Reason.MODEL_NOT_READY, f"model “{key}” was unloaded"))
+            self._end(entry, "failed", failures.not_loaded(key))
         self._models.pop(key, None)
         self._profiles.pop(key, None)
         self._queues.terms.pop(key, None)
@@ -184,10 +188,10 @@ class Scheduler:
         """Queue one input. The future gives `Done`, or raises Failure; cancelling it takes the ticket out."""
         future: asyncio.Future[Done] = self._loop.create_future()
         if self._dead is not None or self._closed:
-            future.set_exception(self._owner_lost())
+            future.set_exception(failures.owner_lost(self._dead))
             return future
         if model not in self._models:
-            future.set_exception(Failure(Reason.MODEL_NOT_READY, f"model “{model}” is not loaded"))
+            future.set_exception(failures.not_loaded(model))
             return future
         ticket = Ticket(
             id=next(self._ids),
@@ -209,14 +213,17 @@ class Scheduler:
 
     async def run_alone(self, model: str, runner: Runner, pairs: Iterable[tuple[Prepared, Item]]) -> float:
         """Run a batch past all queues (warm-up) and return its seconds on the lane; raises what it raises."""
+        batch = self._alone(model, runner, pairs)
+        self._urgent.append(batch)
+        self._kick()
+        return await batch.done
+
+    def _alone(self, model: str, runner: Runner, pairs: Iterable[tuple[Prepared, Item]]) -> "WarmUp":
         entries = []
         for prepared, item in pairs:
             ticket = Ticket(next(self._ids), model, "warm-up", self._clock(), shape=prepared.shape)
             entries.append(Entry(ticket, prepared, item, self._loop.create_future()))
-        batch = _WarmUp(model, runner, entries, self._loop.create_future())
-        self._urgent.append(batch)
-        self._kick()
-        return await batch.done
+        return WarmUp(model, runner, entries, self._loop.create_future())
 
     # -- what can be seen --------------------------------------------------------------------------------
 
@@ -238,22 +245,40 @@ class Scheduler:
     @property
     def healthy(self) -> bool:
         """Whether some lane makes progress."""
-        return self._healthy
+        return self._dead is None and self._fleet.healthy
 
     @property
     def lanes(self) -> int:
         """How many lanes there are."""
-        return len(self._lanes)
+        return len(self._fleet)
+
+    @property
+    def device(self) -> str:
+        """The device's name."""
+        return self._options.device
+
+    def backlog_seconds(self) -> float:
+        """About how long the work that waits will keep all lanes busy."""
+        seconds = sum(
+            self._queues.waiting(key)
+            * profile.seconds(self._queues.terms[key].buckets[-1])
+            / self._queues.terms[key].buckets[-1]
+            for key, profile in self._profiles.items()
+        )
+        return seconds / max(1, len(self._fleet))
+
+    def check_deadline(self, model: str, deadline: float) -> None:
+        """Raise Failure when an input that came now could not be answered by `deadline` (clock seconds)."""
+        if deadline <= self._clock():
+            raise failures.passed()
 
     def busy_seconds(self) -> float:
         """Lane-seconds spent running batches since the start, those running now included."""
-        now = self._clock()
-        running = sum(now - lane.since for lane in self._lanes if lane.job is not None)
-        return running + self._lost_busy_seconds + sum(lane.busy_seconds for lane in self._lanes)
+        return self._fleet.busy_seconds(self._clock())
 
     def running(self, model: str) -> int:
         """Tickets of a model that are on a lane now."""
-        jobs = [lane.job for lane in self._lanes]
+        jobs = self._fleet.jobs
         return sum(len(job.entries) for job in jobs if isinstance(job, Batch) and job.model == model)
 
     # -- the beat ----------------------------------------------------------------------------------------
@@ -273,7 +298,7 @@ class Scheduler:
             self._die(error)
 
     def _fill_lanes(self) -> None:
-        idle = [lane for lane in self._lanes if lane.idle and lane not in self._unproven]
+        idle = self._fleet.idle
         while idle:
             lane = idle[-1]
             batch = self._urgent_batch() or self._planned_batch(lane, len(idle))
@@ -289,7 +314,7 @@ class Scheduler:
             now = self._clock()
             for entry in batch.entries:
                 if entry.ticket.deadline <= now:
-                    self._end(entry, "expired", _passed())
+                    self._end(entry, "expired", failures.passed())
             batch.entries = tuple(e for e in batch.entries if not e.future.done())
             if batch.entries:
                 return batch
@@ -297,7 +322,7 @@ class Scheduler:
 
     def _planned_batch(self, lane: Lane, idle: int) -> Batch | None:
         now = self._clock()
-        view = LaneView(index=lane.index, lanes=len(self._lanes), idle=idle)
+        view = LaneView(index=lane.index, lanes=len(self._fleet), idle=idle)
         chosen = plan(self._queues, now, self._profiles, view)
         for dead in chosen.dead:
             self._bury(dead)
@@ -332,7 +357,7 @@ class Scheduler:
     def _bury(self, dead: Dead) -> None:
         self._queues.remove(dead.ticket)
         entry = self._entries.pop(dead.ticket.id)
-        self._end(entry, dead.why, _passed() if dead.why == "expired" else _unmeetable())
+        self._end(entry, dead.why, failures.of_dead(dead))
 
     def _arm_expiry(self, deadline: float) -> None:
         """Wake up when the earliest deadline passes, even if every lane is busy until long after."""
@@ -383,19 +408,16 @@ class Scheduler:
     def _ran(self, report: Report, answers: list[Output | Failure] | None, error: Exception | None) -> None:
         lane, batch = report.lane, report.job
         assert isinstance(batch, Batch)
-        if lane not in self._lanes:
+        if not self._fleet.release(report):
             return  # given up as stalled; its entries have been answered
-        lane.release(report)
         seconds = (batch.inferred or report.ended) - report.started
         self._account(batch, seconds)
-        if lane in self._unproven:
-            self._unproven.discard(lane)
-            self._tell_health()
         try:
             if report.died:
                 log.error("lane_died", lane=lane.index, error=repr(report.error))
                 self._lose(batch)
                 self._replace(lane)
+                self._fill_lanes()
                 return
             self._fill_lanes()  # the device first; answers can wait a moment
             failure = report.error or error
@@ -407,7 +429,7 @@ class Scheduler:
     def _account(self, batch: Batch, seconds: float) -> None:
         tickets = tuple(e.ticket for e in batch.entries)
         self._observer.batch_ran(batch.model, len(tickets), seconds, again=batch.again)
-        if isinstance(batch, _WarmUp):
+        if isinstance(batch, WarmUp):
             return
         if batch.model in self._models:
             self._queues.finished(batch.model, tickets, self._clock(), seconds)
@@ -420,7 +442,7 @@ class Scheduler:
         error: BaseException | None,
     ) -> None:
         """Answer everyone in a batch, or split it."""
-        if isinstance(batch, _WarmUp):
+        if isinstance(batch, WarmUp):
             batch.conclude(error, batch.inferred - started)
             return
         if error is not None or answers is None:
@@ -446,7 +468,7 @@ class Scheduler:
             self._kick()
             return
         entry = batch.entries[0]
-        self._end(entry, "failed", _out_of_device_memory(batch.model) if too_big else _guilty(batch, error))
+        self._end(entry, "failed", failures.of_one(batch.model, error))
 
     def _remember_bound(self, model: str, largest: int) -> None:
         """The device had no memory for more than `largest` at once: drop the buckets above it."""
@@ -464,127 +486,77 @@ class Scheduler:
     def _watch_every(self) -> float:
         return max(0.02, self._options.stall_timeout / 8)
 
-    def _new_lane(self) -> Lane:
-        return Lane(next(self._lane_ids), self._reported, threads=self._options.threads_per_lane)
-
     def _watch_lanes(self) -> None:
         self._watch = self._loop.call_later(self._watch_every, self._watch_lanes)
         now = self._clock()
-        for lane in [lane for lane in self._lanes if lane.stalled(now, self._options.stall_timeout)]:
+        for lane in self._fleet.stalled(now, self._options.stall_timeout):
             log.error("lane_stalled", lane=lane.index, seconds=round(now - lane.since, 3))
-            lane.abandon()
             batch = lane.job
             assert isinstance(batch, Batch)
             self._lose(batch)
-            self._lost_busy_seconds += lane.busy_seconds + now - lane.since
-            self._replace(lane, probe=batch.model)
+            self._replace(lane, self._probe(batch.model))
 
     def _lose(self, batch: Batch) -> None:
         """Fail what a lost lane held: the input may be the cause, so it is not run again."""
-        failure = Failure(
-            Reason.LANE_LOST,
-            f"the worker that ran this input on model “{batch.model}” was lost; the input may be the cause",
-            metadata={"model": batch.model},
-            never_retry=True,
-        )
-        if isinstance(batch, _WarmUp):
+        failure = failures.lane_lost(batch.model)
+        if isinstance(batch, WarmUp):
             batch.conclude(failure, 0.0)
         for entry in batch.entries:
             self._end(entry, "lost", failure)
 
-    def _replace(self, lane: Lane, probe: str | None = None) -> None:
-        """Put a new lane in the place of a lost one, and try it out before it counts as sound."""
-        place = self._lanes.index(lane)
-        self._lost += 1
-        if self._lost > self._options.spare_lanes:
-            del self._lanes[place]
-            log.error("lane_not_replaced", lane=lane.index, lost=self._lost)
-            self._tell_health()
-            if not self._lanes:
-                self._die(RuntimeError("every lane of the device was lost"))
-            return
-        fresh = self._lanes[place] = self._new_lane()
-        model = self._models.get(probe or "")
-        if model is not None and model.probe is not None:
-            self._unproven.add(fresh)
-            self._tell_health()
-            prepared, item = model.probe
-            ticket = Ticket(next(self._ids), probe or "", "probe", self._clock())
-            entry = Entry(ticket, prepared, item, self._loop.create_future())
-            fresh.give(_WarmUp(probe or "", model.runner, [entry], self._loop.create_future()))
-        else:
-            self._kick()
+    def _replace(self, lane: Lane, probe: Batch | None = None) -> None:
+        self._fleet.replace(lane, self._clock(), probe)
+        if not len(self._fleet):
+            self._die(RuntimeError("every lane of the device was lost"))
+        self._kick()
 
-    def _tell_health(self) -> None:
-        healthy = self._dead is None and any(lane not in self._unproven for lane in self._lanes)
-        if healthy != self._healthy:
-            self._healthy = healthy
-            self._on_health(healthy)
+    def _probe(self, key: str) -> Batch | None:
+        """A batch of one known input, to try a new lane with."""
+        model = self._models.get(key)
+        if model is None or model.probe is None:
+            return None
+        return self._alone(key, model.runner, [model.probe])
+
+    def _tell_health(self, _: bool) -> None:
+        self._on_health(self.healthy)
 
     # -- the end -----------------------------------------------------------------------------------------
-
-    def _owner_lost(self) -> Failure:
-        why = "is closed" if self._dead is None else f"stopped: {self._dead}"
-        return Failure(Reason.LANE_LOST, f"the scheduler {why}", never_retry=self._dead is not None)
 
     def _die(self, error: BaseException) -> None:
         """The owner cannot go on: everyone who waits is told, and health is down for good."""
         log.critical("scheduler_died", error=repr(error), exc_info=error)
-        self._dead = error
+        was_healthy, self._dead = self.healthy, error
         self._fail_all()
-        self._tell_health()
+        if was_healthy:
+            self._on_health(False)
 
     def _fail_all(self) -> None:
-        failure = self._owner_lost()
-        held = [job for lane in self._lanes if isinstance(job := lane.job, Batch)]
+        failure = failures.owner_lost(self._dead)
+        held = [job for job in self._fleet.jobs if isinstance(job, Batch)]
         waiting = list(self._entries.values())
         self._entries.clear()
         for entry in waiting:
             self._queues.remove(entry.ticket)
         for batch in [*held, *self._urgent]:
-            if isinstance(batch, _WarmUp):
+            if isinstance(batch, WarmUp):
                 batch.conclude(failure, 0.0)
             waiting.extend(batch.entries)
         self._urgent.clear()
         for entry in waiting:
             self._end(entry, "lost", failure)
 
-    async def close(self, timeout: float = 5.0) -> None:
-        """Fail what waits, let running batches end, and end the threads. Waits `timeout` seconds at most."""
+    async def close(self, within: float = 5.0) -> None:
+        """Fail what waits, let running batches end, and end the threads. Waits `within` seconds at most."""
         self._closed = True
         for timer in (self._watch, self._timer, self._expiry):
             if timer is not None:
                 timer.cancel()
         self._fail_all()
-        for lane in self._lanes:
-            lane.close()
-        ends = self._clock() + timeout
-        for lane in self._lanes:
+        ends = self._clock() + within
+        for lane in self._fleet.close():
             await self._loop.run_in_executor(None, lane.join, max(0.0, ends - self._clock()))
         if self._finisher is not None:
             self._finisher.shutdown(wait=False, cancel_futures=True)
-
-
-class _WarmUp(Batch):
-    """A batch that somebody runs for its time, not for its answers."""
-
-    __slots__ = ("done",)
-
-    def __init__(
-        self, model: str, runner: Runner, entries: Iterable[Entry], done: asyncio.Future[float]
-    ) -> None:
-        super().__init__(model, runner, list(entries))
-        self.done = done
-        done.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody needs to ask a probe
-
-    def conclude(self, error: BaseException | None, seconds: float) -> None:
-        """Answer whoever waits for the time."""
-        if self.done.done():
-            return
-        if error is not None:
-            self.done.set_exception(error)
-        else:
-            self.done.set_result(seconds)
 
 
 def _finished(batch: Batch, outputs: object) -> tuple[list[Output | Failure] | None, Exception | None]:
@@ -593,27 +565,3 @@ def _finished(batch: Batch, outputs: object) -> tuple[list[Output | Failure] | N
         return batch.finish(outputs), None
     except Exception as error:
         return None, error
-
-
-def _passed() -> Failure:
-    return Failure(Reason.DEADLINE_PASSED, "the deadline passed while the input waited", never_retry=True)
-
-
-def _unmeetable() -> Failure:
-    return Failure(Reason.DEADLINE_UNMEETABLE, "the deadline cannot be met any more", retry_after=0.0)
-
-
-def _out_of_device_memory(model: str) -> Failure:
-    message = f"the device has no memory to run model “{model}” on this input, even alone"
-    return Failure(Reason.DEVICE_MEMORY, message, metadata={"model": model}, never_retry=True)
-
-
-def _guilty(batch: Batch, error: BaseException) -> Failure:
-    """The one input with which the detector fails; the traceback stays in the log, under an id."""
-    error_id = uuid.uuid4().hex[:12]
-    log.error("detector_failed", model=batch.model, error_id=error_id, exc_info=error)
-    return Failure(
-        Reason.DETECTOR_BROKEN if isinstance(error, WrongLength) else Reason.DETECTOR_FAILED,
-        f"model “{batch.model}” failed on this input; the server's log has the details under {error_id}",
-        metadata={"model": batch.model, "error_id": error_id},
-    )

@@ -11,7 +11,7 @@ import pytest
 
 from opsin_detectors.api import Item, Label, Options, Output, Prepared, Task
 from opsin_server.errors import Failure, Reason
-from opsin_server.scheduling.batch import Done, WrongLength
+from opsin_server.scheduling.batch import Done, WrongLengthError
 from opsin_server.scheduling.queues import ModelTerms
 from opsin_server.scheduling.scheduler import Scheduler, SchedulerOptions
 
@@ -47,7 +47,7 @@ class Model:
     def finish(self, outputs: list[Any], items: Sequence[Item]) -> list[Output | Failure]:
         answers = [Output(labels=(Label(str(o), 1.0),)) for o in outputs if o not in self.short]
         if len(answers) != len(items):
-            raise WrongLength(f"{len(items)} inputs gave {len(answers)} answers")
+            raise WrongLengthError(f"{len(items)} inputs gave {len(answers)} answers")
         return list(answers)
 
 
@@ -265,8 +265,8 @@ async def test_closing_answers_everyone() -> None:
         waiting = b.submit("waits")
         b.let_go()
         await b.scheduler.close()
-        assert await outcome(waiting) == "LANE_LOST"
-        assert await outcome(held) in ("held", "LANE_LOST")
+        assert await outcome(waiting) == "DRAINING"
+        assert await outcome(held) in ("held", "DRAINING")
 
 
 async def test_an_unloaded_model_answers_those_who_wait() -> None:

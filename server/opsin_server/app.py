@@ -1,0 +1,277 @@
+"""The server as a whole: every room built once, joined, started, and taken down in order.
+
+Start: the configuration is proved (every model's detector is found) before anything is bound; the port answers
+health with NOT_SERVING while models load and warm up; SERVING and one line with the address when all are warm.
+Stop: NOT_SERVING, still accepting for `drain.delay`; then new calls are refused and accepted ones finished
+within `drain.grace`. A second signal ends at once.
+
+It owns the order of things and no rule of its own.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import structlog
+
+from opsin_detectors.api import LoadError
+from opsin_detectors.finder import Found, find
+from opsin_detectors.sources import ModelSpec, resolve
+from opsin_server.admission.gate import Gate, GateLimits
+from opsin_server.config import ConfigError, ModelSettings, SchedulerSettings, Settings
+from opsin_server.media.budget import PixelBudget
+from opsin_server.media.decode import configure_pillow
+from opsin_server.media.header import MediaLimits
+from opsin_server.media.pool import CpuPool, usable_cores
+from opsin_server.models.registry import Registry, Version
+from opsin_server.models.status import ModelState
+from opsin_server.models.view import Catalog
+from opsin_server.pipeline import Pipeline
+from opsin_server.rpc.health import HealthBoard
+from opsin_server.rpc.server import RpcServer
+from opsin_server.scheduling.scheduler import Scheduler, SchedulerOptions
+from opsin_server.telemetry.exposition import MetricsEndpoint
+from opsin_server.telemetry.logs import configure as configure_logs
+from opsin_server.telemetry.metrics import Metrics, ModelGauges, Snapshot
+from opsin_server.telemetry.share import BusyShare
+
+__all__ = ["BUILT_IN_MODELS", "App", "run"]
+
+log = structlog.get_logger(__name__)
+
+BUILT_IN_MODELS = ("nanodet", "nsfw")
+"""Served when nobody says what to serve."""
+MOST_CPU_LANES = 4
+"""Lanes share one interpreter lock; beyond a few they wait for each other more than for the cores."""
+
+
+class _Observer:
+    """Tells telemetry what the scheduler does."""
+
+    def __init__(self, metrics: Metrics, shares: BusyShare) -> None:
+        self._metrics = metrics
+        self._shares = shares
+
+    def batch_ran(self, model: str, size: int, seconds: float, *, again: bool) -> None:
+        self._metrics.batch(model, size, seconds)
+        self._shares.add(model, seconds, time.monotonic())
+
+    def ticket_ended(self, model: str, end: str) -> None:
+        self._metrics.ticket(model, end)
+
+
+class App:
+    """A server in this process, on the running event loop. Use as: start, wait until ready, stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Build every room; nothing is bound yet. Raises ConfigError for models that cannot be found."""
+        self.settings = settings
+        self.models = _models(settings)
+        found = _found(settings, self.models)
+        device = pick_device(settings.detectors.device)
+        options = lane_options(settings.scheduler, device)
+        limits = settings.limits
+        media = MediaLimits(max_pixels=limits.max_pixels, max_side=limits.max_side)
+        configure_pillow(media)
+        self.board = HealthBoard()
+        self.metrics = Metrics(self._snapshot)
+        self._shares = BusyShare(options.lanes, time.monotonic())
+        self.scheduler = Scheduler(
+            options, observer=_Observer(self.metrics, self._shares), on_health=self._device_health
+        )
+        self.registry = Registry(
+            found, self.scheduler, device=device, dtype=settings.detectors.dtype, on_state=self._model_state
+        )
+        self._pool = CpuPool(settings.scheduler.cpu_threads, max_queued=limits.max_queued_tickets)
+        self._budget = PixelBudget(limits.max_decoded_bytes)
+        self.pipeline = Pipeline(
+            registry=self.registry,
+            scheduler=self.scheduler,
+            gate=Gate(GateLimits(limits.max_queued_tickets), self.scheduler),
+            pool=self._pool,
+            budget=self._budget,
+            limits=media,
+        )
+        self.catalog = Catalog(self.registry, self.scheduler, self._shares)
+        self.rpc = RpcServer(
+            settings,
+            pipeline=self.pipeline,
+            catalog=self.catalog,
+            board=self.board,
+            metrics=self.metrics,
+            version=_version(),
+        )
+        self._endpoint: MetricsEndpoint | None = None
+
+    async def start(self) -> int:
+        """Bind and answer health; returns the port. Models are not loaded yet."""
+        self.board.expect(model.name for model in self.models)
+        port = self.rpc.bind()
+        await self.rpc.start()
+        if self.settings.metrics.port is not None:
+            host = self.settings.metrics.host or self.settings.server.host
+            self._endpoint = MetricsEndpoint(self.metrics.registry, host, self.settings.metrics.port)
+            log.info("metrics_ready", url=f"http://{host}:{self._endpoint.port}/metrics")
+        return port
+
+    async def load(self) -> list[Version]:
+        """Load and warm every model, one after the other; returns those that failed."""
+        versions = [self.registry.declare(model) for model in self.models]
+        for version in versions:
+            await self.registry.load(version)
+        return [v for v in versions if v.state is ModelState.FAILED]
+
+    async def stop(self, *, delay: float | None = None) -> None:
+        """Drain and close. Every accepted call is answered first, within the grace."""
+        self.board.drain()
+        await asyncio.sleep(self.settings.drain.delay if delay is None else delay)
+        self.board.close()
+        await self.rpc.stop(self.settings.drain.grace)
+        await self.scheduler.close()
+        if self._endpoint is not None:
+            await asyncio.to_thread(self._endpoint.close)
+        await asyncio.to_thread(self._pool.close)
+        await self.registry.close()
+
+    def _model_state(self, version: Version) -> None:
+        self.board.set_model(version.name, version.state is ModelState.SERVING and self.scheduler.healthy)
+
+    def _device_health(self, healthy: bool) -> None:
+        for version in self.registry:
+            if version.state is ModelState.SERVING:
+                self.board.set_model(version.name, healthy)
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            models=tuple(
+                ModelGauges(m.name, m.version, m.queued, m.oldest_wait, m.busy_share)
+                for m in self.catalog.list()
+            ),
+            devices=tuple((d.name, d.busy_share) for d in self.catalog.server().devices),
+            decoded_bytes=self._budget.used,
+        )
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal says stop; returns the exit code. Raises ConfigError before anything is bound."""
+    tune_process(os.environ)
+    configure_logs(settings.log)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    app = App(settings)
+    stop = _stop_on_signals(asyncio.get_running_loop())
+    port = await app.start()
+    loading = asyncio.create_task(app.load())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    failed = loading.result() if loading.done() else []
+    if failed:
+        for bad in failed:
+            reason = bad.failure.message if bad.failure else "unknown"
+            print(f"opsin: model {bad.key} cannot be served: {reason}", file=sys.stderr)
+    elif loading.done():
+        names = ", ".join(dict.fromkeys(model.name for model in app.models))
+        print(f"opsin is ready at {settings.server.host}:{port} with {names}", flush=True)
+        await stopping
+    loading.cancel()
+    stopping.cancel()
+    await app.stop(delay=0.0 if failed or not loading.done() else None)
+    return 1 if failed else 0
+
+
+def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set; the second signal ends the process at once."""
+    stop = asyncio.Event()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        log.info("stopping", signal=signal.Signals(number).name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):  # no signals on this platform's loop
+            loop.add_signal_handler(number, on_signal, number)
+    return stop
+
+
+def tune_process(environ: Mapping[str, str] | os._Environ[str]) -> None:
+    """Settings that libraries read when they are first imported.
+
+    Each worker thread runs its own small piece of torch; without this, every one of them would start a team
+    of OpenMP threads as large as the machine. A lane sets its own width.
+    """
+    if isinstance(environ, os._Environ):
+        environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on this platform
+        return None
+    return uvloop.new_event_loop
+
+
+def pick_device(wanted: str) -> str:
+    """`auto` made concrete: a GPU when there is one. Torch is asked only where a GPU's driver is."""
+    if wanted != "auto":
+        return wanted
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return "cpu"
+    try:
+        import torch
+    except ImportError:
+        return "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def lane_options(settings: SchedulerSettings, device: str) -> SchedulerOptions:
+    """How many lanes, how wide. A GPU has one; a CPU one per core up to a few, the cores shared out."""
+    on_cpu = device == "cpu"
+    lanes = settings.lanes or (min(usable_cores(), MOST_CPU_LANES) if on_cpu else 1)
+    return SchedulerOptions(
+        device=device,
+        lanes=lanes,
+        threads_per_lane=settings.lane_threads or max(1, usable_cores() // lanes),
+        stall_timeout=settings.stall_timeout,
+        finish_threads=0 if on_cpu else 2,
+    )
+
+
+def _version() -> str:
+    try:
+        return version("opsin")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+unknown"
+
+
+def _models(settings: Settings) -> tuple[ModelSettings, ...]:
+    return settings.model or tuple(ModelSettings(name=name) for name in BUILT_IN_MODELS)
+
+
+def _found(settings: Settings, models: tuple[ModelSettings, ...]) -> Mapping[str, Found]:
+    """All detectors, with the proof that every model has one. Raises ConfigError."""
+    try:
+        found = find(settings.detectors.dirs)
+    except LoadError as error:
+        raise ConfigError([str(error)]) from error
+    faults = []
+    for model in models:
+        explicit = {"detector": model.detector} if model.detector else {}
+        try:
+            resolve(ModelSpec(model.name, model.source, {**model.settings, **explicit}), found)
+        except LoadError as error:
+            faults.append(f"model {model.name}: {error}")
+    if faults:
+        raise ConfigError(faults)
+    return found
