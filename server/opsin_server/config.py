@@ -80,7 +80,7 @@ class ServerSettings(_Section):
     """Where the server listens, and how its connections behave."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    """Address to listen on. Loopback for your own machine; 0.0.0.0 or :: in a container, or to serve others."""
+    """Address to listen on. Loopback for yourself; 0.0.0.0 or :: in a container, or to serve others."""
     port: Port = 50051
     """Port to listen on. 0 takes any free one and prints it, which suits tests."""
     lookahead_bytes: Annotated[ByteSize, Field(ge=16384, le=64 << 20)] = ByteSize(128 << 10)
@@ -220,7 +220,9 @@ class ModelSettings(_Section):
     def _not_digits(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for label in value:
             if not re.match(NAME_PATTERN, label) or label.isdigit():
-                msg = f"a label is lower-case letters, digits, dots and dashes, never all digits, unlike {label!r}"
+                msg = (
+                    f"a label is lower-case letters, digits, dots and dashes, never all digits; not {label!r}"
+                )
                 raise ValueError(msg)
         return value
 
@@ -367,27 +369,26 @@ def _environment() -> _Layer:
 
 def _refuse_strangers() -> None:
     """A variable that looks like a setting and is none is a typing error that nobody would notice."""
-    names = {PREFIX + "__".join(path).upper() for path in _known(Settings)}
-    sections = {name.upper() for name in Settings.model_fields}
-    leaves = {path[-1].upper() for path in _known(Settings)} - sections
-    strange = [name for name in os.environ if name.startswith(PREFIX) and _strange(name, sections, leaves)]
+    names = [PREFIX + "__".join(path).upper() for path in _known(Settings)]
     faults = []
-    for name in strange:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        advice = f"did you mean {near[0]}?" if near else f"after {PREFIX} comes one of {', '.join(sections)}."
-        faults.append(f"{name} (from the environment) is not a setting; {advice}")
+    for name in sorted(os.environ):
+        if not name.startswith(PREFIX) or name.partition("__")[0] in names:
+            continue  # in a known section: what is wrong inside is told with all the rest
+        meant = [known for known in names if _flattened(name, known)]
+        if not meant and ("__" not in name or _SERVICE_LINK.search(name)):
+            continue
+        meant = meant or difflib.get_close_matches(name, names, n=1)
+        advice = f"; did you mean {meant[0]}?" if meant else "."
+        faults.append(f"{name} (from the environment) is not a setting{advice}")
     if faults:
         raise ConfigError(faults)
 
 
-def _strange(name: str, sections: set[str], leaves: set[str]) -> bool:
-    """A section that is none, or a setting without its section. A wrong setting in a section is told later."""
-    section, nested, _ = name.removeprefix(PREFIX).partition("__")
-    if section in sections:
+def _flattened(name: str, known: str) -> bool:
+    """Whether `name` is a setting written without its section, or with one underscore for two."""
+    if not os.environ[name].isdigit() and _SERVICE_LINK.search(name):
         return False
-    if _SERVICE_LINK.search(name) and not os.environ[name].isdigit():
-        return False
-    return bool(nested) or section in leaves
+    return name in (known.replace("__", "_"), PREFIX + known.rpartition("__")[2])
 
 
 def _file(config: Path | None) -> _Layer:

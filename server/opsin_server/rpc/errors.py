@@ -24,6 +24,7 @@ __all__ = [
     "Rule",
     "as_failure",
     "code_of",
+    "message_of",
     "status_of",
     "trailers_of",
 ]
@@ -134,7 +135,7 @@ def code_of(failure: Failure) -> grpc.StatusCode:
     return RULES[failure.reason].code
 
 
-def as_failure(error: Exception) -> Failure:
+def as_failure(error: BaseException) -> Failure:
     """What may be told of an exception: a `Failure` as it is; of anything else an id that the log has too."""
     if isinstance(error, Failure):
         return error
@@ -147,10 +148,15 @@ def as_failure(error: Exception) -> Failure:
     )
 
 
+def message_of(failure: Failure) -> str:
+    """The failure's sentence, as much of it as fits into a trailer."""
+    return _cut(failure.message)
+
+
 def status_of(failure: Failure) -> status_pb2.Status:
     """The failure as google.rpc.Status, for a call, an item of a batch or a frame."""
     rule = RULES[failure.reason]
-    message = _cut(failure.message)
+    message = message_of(failure)
     status = status_pb2.Status(code=rule.code.value[0], message=message)
     for detail in _details(failure, rule, message):
         status.details.add().Pack(detail)

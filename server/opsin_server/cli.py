@@ -1,0 +1,167 @@
+"""`opsin serve` and `opsin new-detector`: flags to settings, settings to a running server.
+
+Owns the flags and how faults in the settings are told: one sentence each, exit code 2, no traceback.
+Importing this module must stay cheap: the command line imports it to list commands.
+"""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+__all__ = ["register"]
+
+BAD_SETTINGS = 2
+
+_FLAGS: dict[str, tuple[str, ...]] = {
+    "host": ("server", "host"),
+    "port": ("server", "port"),
+    "model": ("model",),
+    "metrics_port": ("metrics", "port"),
+    "detectors_dir": ("detectors", "dirs"),
+    "device": ("detectors", "device"),
+    "dtype": ("detectors", "dtype"),
+    "lanes": ("scheduler", "lanes"),
+    "lane_threads": ("scheduler", "lane_threads"),
+    "log_level": ("log", "level"),
+    "log_format": ("log", "format"),
+    "drain_delay": ("drain", "delay"),
+    "grace": ("drain", "grace"),
+}
+"""Where the value of each flag goes."""
+
+_SERVING = "Serving"
+_RUNNING = "Running models"
+_LOGGING = "Logging and metrics"
+_LEAVING = "Leaving"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the server's commands to the command line."""
+    app.command("serve")(serve)
+    app.command("new-detector")(new_detector)
+
+
+def serve(  # noqa: PLR0917  typer reads its parameters by name
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on [127.0.0.1].", rich_help_panel=_SERVING)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0 takes any [50051].", rich_help_panel=_SERVING)
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=SOURCE][,KEY=VALUE...]",
+            help="A model to serve, again for each; SOURCE is a detector, a folder or a hub id. "
+            "Without it: the built-in models.",
+            rich_help_panel=_SERVING,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Settings file [opsin.toml, if there is one].", rich_help_panel=_SERVING
+        ),
+    ] = None,
+    detectors_dir: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="A folder of your own detectors, again for each.", rich_help_panel=_SERVING
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or cuda:1 [auto].", rich_help_panel=_RUNNING)
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="auto, float32, bfloat16 or float16 [auto].", rich_help_panel=_RUNNING)
+    ] = None,
+    lanes: Annotated[
+        int | None,
+        typer.Option(help="Batches side by side on the device; 0 chooses [0].", rich_help_panel=_RUNNING),
+    ] = None,
+    lane_threads: Annotated[
+        int | None, typer.Option(help="Torch threads of a lane; 0 chooses [0].", rich_help_panel=_RUNNING)
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(help="Port for Prometheus; 0 takes any [none].", rich_help_panel=_LOGGING),
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error [info].", rich_help_panel=_LOGGING)
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="console or json [console].", rich_help_panel=_LOGGING)
+    ] = None,
+    drain_delay: Annotated[
+        float | None,
+        typer.Option(help="Seconds between NOT_SERVING and refusing calls [5].", rich_help_panel=_LEAVING),
+    ] = None,
+    grace: Annotated[
+        float | None,
+        typer.Option(help="Seconds that accepted work may then take [20].", rich_help_panel=_LEAVING),
+    ] = None,
+) -> None:
+    """Run the server.
+
+    Every setting can also come from OPSIN_* variables ([dim]OPSIN_SERVER__PORT=0[/dim]) or from a TOML file;
+    flags win over the environment, and that over the file.
+
+    [dim]opsin serve --port 0 --model nanodet --model mine=./checkpoint,dtype=float32[/dim]
+    """
+    given = {
+        "host": host,
+        "port": port,
+        "model": model or None,
+        "detectors_dir": detectors_dir or None,
+        "device": device,
+        "dtype": dtype,
+        "lanes": lanes,
+        "lane_threads": lane_threads,
+        "metrics_port": metrics_port,
+        "log_level": log_level,
+        "log_format": log_format,
+        "drain_delay": drain_delay,
+        "grace": grace,
+    }
+    raise typer.Exit(_serve({name: value for name, value in given.items() if value is not None}, config))
+
+
+def new_detector(
+    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and underscores.")],
+    folder: Annotated[Path, typer.Option("--dir", help="Where its folder is made.")] = Path(),
+) -> None:
+    """Write a detector to start from, with a passing test."""
+    try:
+        scaffold = importlib.import_module("opsin_detectors.scaffold")
+    except ModuleNotFoundError:
+        _fail(["this build has no template for detectors."], 1)
+    try:
+        written = scaffold.write(name, folder)
+    except (OSError, ValueError) as error:
+        _fail([str(error)], 1)
+    typer.echo(f"Wrote {written}. Serve it: opsin serve --detectors-dir {folder} --model {name}")
+
+
+def _serve(given: dict[str, Any], config: Path | None) -> int:
+    from opsin_server.config import ConfigError, load
+
+    flags = {_FLAGS[name]: value for name, value in given.items()}
+    names = {path: "--" + name.replace("_", "-") for name, path in _FLAGS.items()}
+    try:
+        settings = load(flags, config, names)
+        from opsin_server.app import run
+
+        return run(settings)
+    except ConfigError as error:
+        _fail(error.faults, BAD_SETTINGS)
+    except OSError as error:
+        _fail([str(error)], 1)
+
+
+def _fail(sentences: Sequence[str], code: int) -> NoReturn:
+    for sentence in sentences:
+        typer.echo(f"opsin: {sentence}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,130 @@
+"""Detect, BatchDetect, Embed and BatchEmbed: convert, hand over, convert back.
+
+Owns what a batch call is: items on their own, equal items once, refused as a whole only when nothing of it
+could be admitted. How an input is answered is the pipeline's business.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from opsin.v1.detect_pb2 import BatchDetectRequest, BatchDetectResponse, DetectRequest, DetectResponse
+from opsin.v1.embed_pb2 import BatchEmbedRequest, BatchEmbedResponse, EmbedRequest, EmbedResponse
+from opsin_server.calls import DetectAnswer, DetectCall, EmbedAnswer, EmbedCall
+from opsin_server.config import LimitSettings
+from opsin_server.errors import Failure, Reason
+from opsin_server.rpc import validate
+from opsin_server.rpc.convert import detect_call, embed_call, packed_wanted
+from opsin_server.rpc.edge import CallContext
+from opsin_server.rpc.errors import REFUSALS, RULES, as_failure, status_of
+from opsin_server.rpc.replies import detect_response, embed_response
+from opsin_server.rpc.seam import Pipeline
+from opsin_server.telemetry.metrics import Metrics
+
+__all__ = ["InferenceService"]
+
+Request = TypeVar("Request", DetectRequest, EmbedRequest)
+Call = TypeVar("Call", DetectCall, EmbedCall)
+Answer = TypeVar("Answer", DetectAnswer, EmbedAnswer)
+
+
+class InferenceService:
+    """The unary methods of opsin.v1.InferenceService, as behaviours for `Edge`."""
+
+    def __init__(self, pipeline: Pipeline, limits: LimitSettings, metrics: Metrics) -> None:
+        self._pipeline = pipeline
+        self._limits = limits
+        self._metrics = metrics
+
+    async def detect(self, request: DetectRequest, context: CallContext) -> DetectResponse:
+        """Look at one input."""
+        call = detect_call(request, context.caller(), self._limits)
+        return detect_response(await self._pipeline.detect(call))
+
+    async def embed(self, request: EmbedRequest, context: CallContext) -> EmbedResponse:
+        """Embed one input."""
+        call = embed_call(request, context.caller(), self._limits)
+        return embed_response(await self._pipeline.embed(call), packed_wanted(request))
+
+    async def batch_detect(self, request: BatchDetectRequest, context: CallContext) -> BatchDetectResponse:
+        """Look at several inputs."""
+        self._check_length(len(request.requests))
+        caller = context.caller()
+        calls = _each(request.requests, lambda item: detect_call(item, caller, self._limits))
+        outcomes = await self._outcomes(calls, self._pipeline.detect)
+        reply = BatchDetectResponse()
+        for outcome in outcomes:
+            if isinstance(outcome, Failure):
+                reply.outcomes.add(error=status_of(outcome))
+            else:
+                reply.outcomes.add(response=detect_response(outcome))
+        return reply
+
+    async def batch_embed(self, request: BatchEmbedRequest, context: CallContext) -> BatchEmbedResponse:
+        """Embed several inputs."""
+        self._check_length(len(request.requests))
+        caller = context.caller()
+        calls = _each(request.requests, lambda item: embed_call(item, caller, self._limits))
+        outcomes = await self._outcomes(calls, self._pipeline.embed)
+        reply = BatchEmbedResponse()
+        for item, outcome in zip(request.requests, outcomes, strict=True):
+            if isinstance(outcome, Failure):
+                reply.outcomes.add(error=status_of(outcome))
+            else:
+                reply.outcomes.add(response=embed_response(outcome, packed_wanted(item)))
+        return reply
+
+    async def _outcomes(
+        self, calls: Sequence[Call | Failure], answer: Callable[[Call], Awaitable[Answer]]
+    ) -> list[Answer | Failure]:
+        """One outcome for each call, in order. Raises the refusal when none was admitted."""
+        runs: dict[Call, asyncio.Task[Answer | Failure]] = {}
+        for call in calls:
+            if not isinstance(call, Failure) and call not in runs:
+                runs[call] = asyncio.create_task(_outcome(answer(call)))
+        try:
+            await asyncio.gather(*runs.values())
+        finally:
+            for task in runs.values():
+                task.cancel()
+        outcomes = [call if isinstance(call, Failure) else runs[call].result() for call in calls]
+        placed = [
+            outcome.within(f"requests[{index}]") if isinstance(outcome, Failure) else outcome
+            for index, outcome in enumerate(outcomes)
+        ]
+        _refuse_if_none_admitted(placed)
+        for outcome in placed:
+            if isinstance(outcome, Failure):
+                self._metrics.failed(outcome.reason.value)
+        return placed
+
+    def _check_length(self, count: int) -> None:
+        if not count:
+            raise Failure(Reason.INPUT_MISSING, "The batch is empty.", field="requests")
+        validate.at_most(count, self._limits.max_batch_items, "items", "requests", Reason.BATCH_TOO_LARGE)
+
+
+def _each(requests: Sequence[Request], convert: Callable[[Request], Call]) -> list[Call | Failure]:
+    calls: list[Call | Failure] = []
+    for request in requests:
+        try:
+            calls.append(convert(request))
+        except Failure as failure:
+            calls.append(failure)
+    return calls
+
+
+async def _outcome(answer: Awaitable[Answer]) -> Answer | Failure:
+    try:
+        return await answer
+    except Exception as error:
+        return as_failure(error)
+
+
+def _refuse_if_none_admitted(outcomes: Sequence[object]) -> None:
+    """Of several reasons the one that waiting helps against: trying again may then admit something."""
+    refusals = [o for o in outcomes if isinstance(o, Failure) and o.reason in REFUSALS]
+    if len(refusals) < len(outcomes):
+        return
+    passing = (f for f in refusals if RULES[f.reason].retry_after is not None and not f.never_retry)
+    raise next(passing, refusals[0])

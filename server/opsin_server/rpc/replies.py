@@ -1,0 +1,124 @@
+"""Answers to responses: the server's own types in, protobuf out.
+
+Owns the form of every reply to a request or a frame. The way in is `convert.py`. Measured for a vector of 768
+numbers: `values.extend(array)` 114 us, `extend(array.tolist())` 20 us; merging the array's bytes as the
+packed field that they already are, 1 us, so that is how FLOATS travel.
+"""
+
+from collections.abc import Mapping
+
+from opsin.v1.common_pb2 import CacheStatus
+from opsin.v1.common_pb2 import ModelRef as ModelRefMessage
+from opsin.v1.common_pb2 import Timings as TimingsMessage
+from opsin.v1.detect_pb2 import DetectResponse
+from opsin.v1.detect_pb2 import Label as LabelMessage
+from opsin.v1.embed_pb2 import Embedding, EmbeddingDtype, EmbedResponse
+from opsin_detectors.api import Label, Vector
+from opsin_server.calls import CacheState, DetectAnswer, EmbedAnswer, EmbeddedDetection, ModelRef, Timings
+
+__all__ = ["detect_response", "embed_response", "embedding", "microseconds", "model_ref", "timings"]
+
+_CACHE: Mapping[CacheState, CacheStatus.ValueType] = {
+    CacheState.MISS: CacheStatus.CACHE_STATUS_MISS,
+    CacheState.HIT: CacheStatus.CACHE_STATUS_HIT,
+    CacheState.JOINED: CacheStatus.CACHE_STATUS_JOINED,
+}
+_VALUES_TAG = b"\x0a"  # Embedding.values: field 1, length-delimited, as packed repeated fields travel
+_UINT32_MAX = 2**32 - 1
+
+
+def detect_response(answer: DetectAnswer) -> DetectResponse:
+    """The reply to one DetectRequest, one item or one frame."""
+    response = DetectResponse(
+        labels=[_label(label) for label in answer.labels],
+        model=model_ref(answer.model),
+        timings=timings(answer.timings),
+        cache=_CACHE[answer.cache],
+    )
+    for found in answer.detections:
+        _add_detection(response, found)
+    if answer.flagged is not None:
+        response.flagged = answer.flagged
+    if answer.width:
+        response.image.width = answer.width
+        response.image.height = answer.height
+    return response
+
+
+def embed_response(answer: EmbedAnswer, packed: bool) -> EmbedResponse:
+    """The reply to one EmbedRequest."""
+    return EmbedResponse(
+        embedding=embedding(answer.vector, packed),
+        model=model_ref(answer.model),
+        timings=timings(answer.timings),
+        cache=_CACHE[answer.cache],
+    )
+
+
+def embedding(vector: Vector, packed: bool) -> Embedding:
+    """A vector, float32 of shape (dimensions,), as bytes or as numbers."""
+    data = vector.astype("<f4", copy=False).tobytes()
+    message = Embedding(dimensions=len(vector))
+    if packed:
+        message.packed = data
+        message.dtype = EmbeddingDtype.EMBEDDING_DTYPE_F32
+    else:
+        message.MergeFromString(_VALUES_TAG + _varint(len(data)) + data)
+    return message
+
+
+def model_ref(model: ModelRef) -> ModelRefMessage:
+    """The model that answered."""
+    return ModelRefMessage(name=model.name, version=model.version, device=model.device)
+
+
+def timings(spent: Timings) -> TimingsMessage:
+    """Whole microseconds, rounded down, so that the stages still add up to no more than the total."""
+    return TimingsMessage(
+        total_us=microseconds(spent.total),
+        admission_us=microseconds(spent.admission),
+        decode_us=microseconds(spent.decode),
+        prepare_us=microseconds(spent.prepare),
+        queue_us=microseconds(spent.queue),
+        infer_us=microseconds(spent.infer),
+        finish_us=microseconds(spent.finish),
+        order_us=microseconds(spent.order),
+        batch_size=spent.batch_size,
+    )
+
+
+def microseconds(seconds: float) -> int:
+    """Seconds as a uint32 of microseconds; a little over an hour is as much as it holds."""
+    return min(max(int(seconds * 1e6), 0), _UINT32_MAX)
+
+
+def _add_detection(response: DetectResponse, found: EmbeddedDetection) -> None:
+    """Filled in place: 0.9 us a detection, against 1.5 with a Box made on its own."""
+    detection = found.detection
+    message = response.detections.add(
+        label=detection.label,
+        class_id=detection.class_id,
+        score=detection.score,
+        text=detection.text,
+        track_id=found.track_id,
+    )
+    box, edges = message.box, detection.box
+    box.x_min, box.y_min, box.x_max, box.y_max = edges.x_min, edges.y_min, edges.x_max, edges.y_max
+    for attribute in detection.attributes:
+        message.attributes.add(name=attribute.name, labels=[_label(label) for label in attribute.labels])
+    if found.vector is not None:
+        # Nobody chose a form for these. Bytes: there may be a hundred vectors in one reply.
+        message.embedding.CopyFrom(embedding(found.vector, packed=True))
+
+
+def _label(label: Label) -> LabelMessage:
+    return LabelMessage(name=label.name, score=label.score, class_id=label.class_id)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

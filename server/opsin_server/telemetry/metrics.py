@@ -1,0 +1,192 @@
+"""What the server counts and measures, for Prometheus.
+
+Owns the names, labels and buckets of all metrics, in a registry of its own so that two servers in one process
+never clash. Knows nothing of gRPC and of who calls it: counts are pushed by the rooms where things happen,
+gauges are pulled through one callback when somebody scrapes.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+__all__ = ["MethodMetrics", "Metrics", "ModelGauges", "Snapshot"]
+
+# From a cached answer to a slow batch on a CPU, in seconds; 1-2.5-5 steps keep it to 15 series a method.
+LATENCY_BUCKETS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelGauges:
+    """How one loaded model stands. oldest_wait: seconds; busy_share: 0..1 of its lanes' time."""
+
+    model: str
+    version: int
+    queued: int = 0
+    oldest_wait: float = 0.0
+    busy_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is true at the moment of a scrape. devices: name to busy share, 0..1."""
+
+    models: tuple[ModelGauges, ...] = ()
+    devices: tuple[tuple[str, float], ...] = ()
+    decoded_bytes: int = 0
+    streams: int = 0
+
+
+class Metrics:
+    """All metrics of one server."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot] = Snapshot) -> None:
+        self.snapshot = snapshot
+        """Asked at every scrape; may be set once the rooms that know are built."""
+        self.registry = CollectorRegistry()
+        self._calls = Counter(
+            "opsin_calls",
+            "Calls that ended, by method, gRPC code and reason (empty when there is none).",
+            ["method", "code", "reason"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "opsin_call_seconds",
+            "Time from the arrival of a call to its end, in seconds; streams are left out.",
+            ["method"],
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self._in_flight = Gauge(
+            "opsin_calls_in_flight", "Calls being served now.", ["method"], registry=self.registry
+        )
+        self._frames = Counter(
+            "opsin_frames",
+            "Frames answered, by outcome and by the reason of those without a result.",
+            ["outcome", "reason"],
+            registry=self.registry,
+        )
+        self._failures = Counter(
+            "opsin_failures",
+            "Calls, items of batches and frames that were refused or failed, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._batch = Histogram(
+            "opsin_batch_size",
+            "Inputs that ran together.",
+            ["model"],
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self._batch_seconds = Histogram(
+            "opsin_batch_seconds",
+            "Time that a batch held its lane, in seconds.",
+            ["model"],
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self._tickets = Counter(
+            "opsin_tickets",
+            "Inputs that left the scheduler, by how: answered, failed, cancelled, expired, unmeetable, lost.",
+            ["model", "end"],
+            registry=self.registry,
+        )
+        self.registry.register(_Live(self))
+
+    def method(self, name: str) -> "MethodMetrics":
+        """The counters of one method, looked up once instead of at each call."""
+        return MethodMetrics(name, self._in_flight.labels(name), self._seconds.labels(name), self._calls)
+
+    def failed(self, reason: str) -> None:
+        """One call, item or frame was refused or failed."""
+        self._failures.labels(reason).inc()
+
+    def frame(self, outcome: str, reason: str = "") -> None:
+        """A frame was answered: `result`, `dropped` or `failed`."""
+        self._frames.labels(outcome, reason).inc()
+
+    def ticket(self, model: str, end: str) -> None:
+        """An input left the scheduler: answered, failed, cancelled, expired, unmeetable or lost."""
+        self._tickets.labels(model, end).inc()
+
+    def batch(self, model: str, size: int, seconds: float) -> None:
+        """A batch ran."""
+        self._batch.labels(model).observe(size)
+        self._batch_seconds.labels(model).observe(seconds)
+
+
+class MethodMetrics:
+    """What is counted about the calls of one method."""
+
+    def __init__(self, name: str, in_flight: Gauge, seconds: Histogram, calls: Counter) -> None:
+        self._name = name
+        self._in_flight = in_flight
+        self._seconds = seconds
+        self._calls = calls
+        self._ok = calls.labels(name, "OK", "")
+
+    def started(self) -> None:
+        """A call was taken up."""
+        self._in_flight.inc()
+
+    def ended(self, code: str, reason: str, seconds: float | None) -> None:
+        """A call ended. seconds: None for a stream, whose length is the caller's choice."""
+        self._in_flight.dec()
+        (self._ok if code == "OK" else self._calls.labels(self._name, code, reason)).inc()
+        if seconds is not None:
+            self._seconds.observe(seconds)
+
+
+class _Live:
+    """Gauges whose value is asked for at the scrape, so that nothing is kept up to date in between."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> Iterator[Metric]:
+        """No names are fixed beforehand: registering must not ask for a snapshot."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._metrics.snapshot()
+        labels = ["model", "version"]
+        queued = GaugeMetricFamily("opsin_queued", "Inputs waiting for the device.", labels=labels)
+        oldest = GaugeMetricFamily(
+            "opsin_oldest_wait_seconds", "How long the oldest of them has waited.", labels=labels
+        )
+        busy = GaugeMetricFamily(
+            "opsin_model_busy_share", "Share of its lanes' time that a model took lately.", labels=labels
+        )
+        for model in now.models:
+            key = [model.model, str(model.version)]
+            queued.add_metric(key, model.queued)
+            oldest.add_metric(key, model.oldest_wait)
+            busy.add_metric(key, model.busy_share)
+        devices = GaugeMetricFamily(
+            "opsin_device_busy_share",
+            "Share of a device's lane time spent running batches.",
+            labels=["device"],
+        )
+        for name, share in now.devices:
+            devices.add_metric([name], share)
+        yield from (queued, oldest, busy, devices)
+        yield GaugeMetricFamily("opsin_decoded_bytes", "Decoded pixels held now.", value=now.decoded_bytes)
+        yield GaugeMetricFamily("opsin_streams", "Live streams.", value=now.streams)
