@@ -1,0 +1,31 @@
+"""Which code answers for a checkpoint: chosen from the checkpoint's own config, never from its name.
+
+To add a family, write a sibling module with a class called with (context, checkpoint), and name here the
+endings of the architectures that it reads.
+"""
+
+from collections.abc import Callable, Mapping
+
+from opsin_detectors.api import Detector, LoadContext, LoadError
+from opsin_detectors.transformers.checkpoint import Checkpoint
+from opsin_detectors.transformers.image_classification import ImageClassifier
+
+__all__ = ["FAMILIES", "load"]
+
+FAMILIES: Mapping[str, Callable[[LoadContext, Checkpoint], Detector]] = {
+    "ForImageClassification": ImageClassifier,
+    "ForImageClassificationWithTeacher": ImageClassifier,
+}
+"""Ending of the architecture's class name -> what reads it."""
+
+
+def load(context: LoadContext) -> Detector:
+    """The detector for `context.source`. Raises LoadError for a family that is not known."""
+    checkpoint = Checkpoint.open(context)
+    architectures = checkpoint.config.architectures or []
+    for ending, family in FAMILIES.items():
+        if any(name.endswith(ending) for name in architectures):
+            return family(context, checkpoint)
+    known = ", ".join(f"…{ending}" for ending in FAMILIES)
+    what = " or ".join(architectures) or "checkpoint of no stated architecture"
+    raise LoadError(f"{context.source} is a {what}, which this detector does not read; it reads {known}")

@@ -1,0 +1,207 @@
+"""Getting a picture into the shape that a checkpoint's image processor asks for.
+
+`FastPictures` does it this project's way: uint8 all along, resized by torch, normalised once per batch on the
+device. It is used only when it understands every setting of the processor *and* gives what the processor
+gives on pictures tried while loading. Otherwise `StockPictures` calls the processor itself. Knows nothing of
+models.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from opsin_detectors import imaging, tensors
+from opsin_detectors.api import InputSpec, Pixels, Prepared
+
+__all__ = ["FastPictures", "Pictures", "Recipe", "StockPictures", "choose", "read_recipe"]
+
+Size = tuple[int, int]
+"""Width, height."""
+
+
+class Pictures(Protocol):
+    """One way from pixels to a model's arguments."""
+
+    spec: InputSpec | None
+    decode_size: Size
+
+    def prepare(self, pixels: Pixels) -> Prepared:
+        """One picture, (rows, columns, 3) uint8 RGB."""
+        ...
+
+    def arguments(self, batch: Any) -> dict[str, torch.Tensor]:
+        """The model's keyword arguments for a batch, on its device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a processor does, in order: resize, crop, normalise.
+
+    stretch: resize to exactly this; None: resize to `short_side` in proportion. crop: the middle of that, or
+        None.
+    mean, deviation: per channel, in levels 0..255.
+    """
+
+    stretch: Size | None
+    short_side: int
+    crop: Size | None
+    how: imaging.Filter
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    @property
+    def size(self) -> Size:
+        """Of the result."""
+        return self.crop or self.stretch or (self.short_side, self.short_side)
+
+    def apply(self, pixels: Pixels) -> Pixels:
+        """Everything but the normalising."""
+        if self.stretch:
+            resized = imaging.resize(pixels, *self.stretch, self.how)
+        else:
+            resized = imaging.resize_short_side(pixels, self.short_side, self.how)
+        return imaging.center_crop(resized, *self.crop) if self.crop else resized
+
+
+class FastPictures:
+    """See the module."""
+
+    def __init__(self, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> None:
+        self._recipe = recipe
+        self._normalize = tensors.Normalizer(recipe.mean, recipe.deviation, device, dtype)
+        width, height = recipe.size
+        self.spec: InputSpec | None = InputSpec(height, width)
+        self.decode_size = recipe.stretch or (recipe.short_side, recipe.short_side)
+
+    def prepare(self, pixels: Pixels) -> Prepared:
+        """uint8, of the stated size."""
+        return Prepared(self._recipe.apply(pixels))
+
+    def arguments(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """batch: (B, H, W, 3) uint8 on the device."""
+        return {"pixel_values": self._normalize(batch)}
+
+
+class StockPictures:
+    """The checkpoint's own processor, one picture at a time; pictures of equal results share a batch."""
+
+    spec: InputSpec | None = None
+    decode_size: Size = (0, 0)
+
+    def __init__(self, processor: Any, device: torch.device, dtype: torch.dtype) -> None:
+        self._processor = processor
+        self._device = device
+        self._dtype = dtype
+
+    def prepare(self, pixels: Pixels) -> Prepared:
+        """Whatever arrays the processor answers, by name, without their batch dimension."""
+        # As a PIL image, because of an array of three rows the processor cannot tell where its channels are.
+        answer = self._processor(images=Image.fromarray(pixels), return_tensors="np")
+        arrays = {name: np.asarray(array)[0] for name, array in answer.items()}
+        return Prepared(arrays, shape=tuple((name, array.shape) for name, array in arrays.items()))
+
+    def arguments(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """batch: the prepared arrays, stacked here."""
+        return {name: self._tensor([one[name] for one in batch]) for name in batch[0]}
+
+    def _tensor(self, arrays: Sequence[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(np.stack(arrays))
+        return tensor.to(self._device, self._dtype if tensor.is_floating_point() else tensor.dtype)
+
+
+def choose(processor: Any, device: torch.device, dtype: torch.dtype) -> Pictures:
+    """The fast way where it is proven right for this processor, else the processor."""
+    recipe = read_recipe(processor.to_dict())
+    if recipe is None or not _agrees(recipe, processor):
+        return StockPictures(processor, device, dtype)
+    return FastPictures(recipe, device, dtype)
+
+
+_UNDERSTOOD = frozenset(
+    [
+        "image_processor_type",
+        "feature_extractor_type",
+        "processor_class",
+        "do_resize",
+        "size",
+        "resample",
+        "do_center_crop",
+        "crop_size",
+        "crop_pct",
+        "do_rescale",
+        "rescale_factor",
+        "do_normalize",
+        "image_mean",
+        "image_std",
+        "do_convert_rgb",
+        "do_reduce_labels",
+        "default_to_square",
+        "data_format",
+    ]
+)
+# PIL's numbers.
+_FILTERS = {2: imaging.Filter.BILINEAR, 3: imaging.Filter.BICUBIC}
+
+
+def read_recipe(settings: Mapping[str, Any]) -> Recipe | None:
+    """The recipe that a processor's settings describe; None when they ask for anything else."""
+    # What is set to nothing, false or empty asks for nothing.
+    if any(value and name not in _UNDERSTOOD for name, value in settings.items()):
+        return None
+    how = _FILTERS.get(settings.get("resample", 2))
+    if how is None or not settings.get("do_resize"):
+        return None
+    steps = _sizes(settings)
+    if steps is None:
+        return None
+    rescale = settings["rescale_factor"] if settings.get("do_rescale") else 1.0
+    mean, deviation = (0.0,) * 3, (1.0,) * 3
+    if settings.get("do_normalize"):
+        mean, deviation = tuple(settings["image_mean"]), tuple(settings["image_std"])
+    return Recipe(*steps, how, tuple(m / rescale for m in mean), tuple(d / rescale for d in deviation))
+
+
+def _sizes(settings: Mapping[str, Any]) -> tuple[Size | None, int, Size | None] | None:
+    """Stretch, short side and crop; None when the result has no one size."""
+    size = {name: value for name, value in settings["size"].items() if value}
+    crop = _pair(settings["crop_size"]) if settings.get("do_center_crop") else None
+    match size:
+        case {"height": _, "width": _, **rest} if not rest:
+            return _pair(size), 0, crop
+        case {"shortest_edge": side, **rest} if not rest and settings.get("crop_pct") and not crop:
+            # ConvNeXT: below 384 it keeps the proportion and crops, from there on it stretches.
+            square = (side, side)
+            return (None, int(side / settings["crop_pct"]), square) if side < 384 else (square, 0, None)
+        case {"shortest_edge": side, **rest} if not rest and crop:
+            return None, side, crop
+        case _:
+            return None
+
+
+def _pair(size: Mapping[str, int]) -> Size:
+    return size["width"], size["height"]
+
+
+def _agrees(recipe: Recipe, processor: Any) -> bool:
+    """Whether the recipe gives what the processor gives, on a wide large and a tall small picture.
+
+    To within 3 levels anywhere and 0.3 on average; two bicubic resizings round differently.
+    """
+    noise = np.random.default_rng(11)
+    normalize = tensors.Normalizer(recipe.mean, recipe.deviation, torch.device("cpu"), torch.float32)
+    for rows, columns in ((427, 640), (131, 90)):
+        coarse = noise.integers(0, 256, (rows // 8, columns // 8, 3), np.uint8)
+        pixels = imaging.resize(coarse, columns, rows)
+        theirs = processor(images=Image.fromarray(pixels), return_tensors="np")
+        ours = normalize(torch.from_numpy(recipe.apply(pixels))[None]).numpy()
+        if set(theirs) != {"pixel_values"} or theirs["pixel_values"].shape != ours.shape:
+            return False
+        apart = np.abs(ours - theirs["pixel_values"]) * np.reshape(recipe.deviation, (3, 1, 1))
+        if apart.max() > 3.0 or apart.mean() > 0.3:
+            return False
+    return True
