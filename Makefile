@@ -12,13 +12,13 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := client server detectors protos/generate.py deploy examples tests
+SOURCES := client server detectors protos/generate.py deploy docs examples tests
 DOCKERFILES := Dockerfile.cpu Dockerfile.gpu
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve proto pins check format test test-fast bench wheel image-test clean
+.PHONY: help setup demo serve proto docs pins check format test test-fast bench wheel image-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,15 +44,19 @@ serve: $(STAMP) ## Run the server in the foreground with the built-in models
 proto: $(STAMP) ## Make the Python stubs from the protos afresh
 	$(BIN)/python protos/generate.py
 
+docs: $(STAMP) ## Write the page of settings from their docstrings
+	$(BIN)/python docs/make_settings.py
+
 pins: $(STAMP) ## Write what is installed to constraints.txt
 	$(BIN)/python deploy/pins.py
 
-check: $(STAMP) ## Lint, formatting, types, import rules, stubs, protos, Dockerfiles
+check: $(STAMP) ## Lint, formatting, types, import rules, stubs, protos, docs, Dockerfiles
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python docs/make_settings.py --check
 	$(BIN)/buf lint protos
 	$(BIN)/buf format -d --exit-code protos
 	$(BIN)/hadolint $(DOCKERFILES)
