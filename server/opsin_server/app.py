@@ -1,7 +1,8 @@
 """The server as a whole: every room built once, joined, started, and taken down in order.
 
-Start: the configuration is proved (every model's detector is found) before anything is bound; the port answers
-health with NOT_SERVING while models load and warm up; SERVING and one line with the address when all are warm.
+Start: the configuration is proved (every model's detector is found) before anything is bound; the port
+answers health with NOT_SERVING while models load and warm up; SERVING and one line with the address when all
+are warm.
 Stop: NOT_SERVING, still accepting for `drain.delay`; then new calls are refused and accepted ones finished
 within `drain.grace`. A second signal ends at once.
 
@@ -15,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 
 import structlog
@@ -250,8 +251,8 @@ def lane_options(settings: SchedulerSettings, device: str) -> SchedulerOptions:
 
 def _version() -> str:
     try:
-        return version("opsin")
-    except PackageNotFoundError:  # run from a source tree that is not installed
+        return metadata.version("opsin")
+    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
         return "0+unknown"
 
 

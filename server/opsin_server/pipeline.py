@@ -176,7 +176,7 @@ class Pipeline:
         return model
 
     async def _look(self, looks: _Looks, watch: "Stopwatch") -> tuple[_Ready, list[Done]]:
-        """Admission, decode, prepare, and one ticket per region; the budget of pixels is held until the end."""
+        """Admission, decode, prepare, and one ticket per region; the pixels are budgeted until the end."""
         with self._gate.admit(looks.model.key, len(looks.regions), looks.caller) as place:
             size = self._decoded_bytes(looks)
             with self._budget.reserve(size) as held:

@@ -70,7 +70,7 @@ class Catalog:
             load_time=version.load_seconds or None,
             serving_since=version.serving_since or None,
             queued=self._scheduler.queues.waiting(key),
-            oldest_wait=0.0 if oldest is None else max(0.0, now - oldest.arrived),
+            oldest_wait=0.0 if oldest is None else max(0.0, now - oldest),
             busy_share=self._shares.model(key, now),
         )
 

@@ -493,6 +493,7 @@ class Scheduler:
             log.error("lane_stalled", lane=lane.index, seconds=round(now - lane.since, 3))
             batch = lane.job
             assert isinstance(batch, Batch)
+            self._account(batch, now - lane.since)
             self._lose(batch)
             self._replace(lane, self._probe(batch.model))
 
