@@ -1,0 +1,170 @@
+"""Where a stream's frames come from, at which pace, and how each becomes ready to travel.
+
+A `Source` is a plain iterator with a few facts about it; `Pace` says when the next frame is due; `ready`
+loads and encodes one. The streams' drivers call these from their own thread or executor.
+"""
+
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsin._errors import InvalidInput, OpsinError
+from opsin._freshness import FreshnessMode
+from opsin._inputs import Text, load
+from opsin._options import DetectOptions, StreamAsk
+from opsin._session import TakenFrame
+
+__all__ = ["Frame", "Pace", "Source", "as_frame", "open_source", "ready"]
+
+_PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame for a stream, with more to say than its picture.
+
+    input: any `opsin.Input` but a text. capture_time: when it was taken, Unix seconds. options: what to
+    look for in this frame alone. time: seconds from the start of the source, for pacing.
+    """
+
+    input: Any
+    capture_time: float | None = None
+    options: DetectOptions | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Frames, and what is known of where they come from.
+
+    frames: inputs or `Frame`s, by an iterator of one of the two kinds. live: they do not wait to be taken.
+    fps: nominal frames a second, None: not known. close: lets go of files and devices.
+    """
+
+    frames: Iterator[Any] | AsyncIterator[Any]
+    live: bool = False
+    fps: float | None = None
+    close: Callable[[], None] = lambda: None
+
+
+def open_source(source: Any, ask: StreamAsk) -> Source:
+    """Open whatever `stream` was given. Raises InvalidInput for what is no source, or MissingExtra."""
+    match source:
+        case bool() | Text() | bytes() | bytearray() | memoryview():
+            raise InvalidInput.at("source", f"cannot stream from {type(source).__name__}: {_SOURCES}")
+        case int():
+            opened = _video(source)
+        case str() | os.PathLike():
+            opened = _from_path(os.fspath(source))
+        case AsyncIterable():
+            opened = Source(aiter(source))
+        case Iterable():
+            # numpy arrays are iterable, by rows: a single picture is no stream.
+            if hasattr(source, "dtype") and getattr(source, "ndim", 4) < 4:
+                raise InvalidInput.at("source", f"a single picture is no stream: {_SOURCES}")
+            opened = _from_iterable(source)
+        case _:
+            raise InvalidInput.at("source", f"cannot stream from {type(source).__name__}: {_SOURCES}")
+    return _live(opened, ask)
+
+
+_SOURCES = "give a video file, a URL, a camera number, a folder of pictures, or an iterable of inputs"
+
+
+def _live(source: Source, ask: StreamAsk) -> Source:
+    live = source.live if ask.rate is None else ask.rate != "max"
+    return Source(source.frames, live, source.fps, source.close)
+
+
+def _from_iterable(source: Iterable[Any]) -> Source:
+    frames = iter(source)
+    close = getattr(source, "close", None) or getattr(frames, "close", None)
+    return Source(
+        frames,
+        live=bool(getattr(source, "live", False)),
+        fps=getattr(source, "fps", None),
+        close=close if callable(close) else lambda: None,
+    )
+
+
+def _from_path(name: str) -> Source:
+    if "://" in name:
+        return _video(name)
+    path = Path(name)
+    if path.is_dir():
+        pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
+        if not pictures:
+            raise InvalidInput.at("source", f"there are no pictures in {name}")
+        return Source(iter(pictures))
+    if path.is_file() and _is_picture(path):
+        return Source(iter([path]))
+    if not path.exists():
+        raise InvalidInput.at("source", f"there is no file {name!r}")
+    return _video(name)
+
+
+def _is_picture(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(16)
+    return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def _video(source: str | int) -> Source:
+    from opsin._video import Video
+
+    return _from_iterable(Video(source))
+
+
+class Pace:
+    """When each frame is due, and when it counts as taken. start, wall: monotonic and Unix seconds."""
+
+    def __init__(self, ask: StreamAsk, *, live: bool, start: float, wall: float) -> None:
+        self._ask = ask
+        self._live = live
+        self._start = start
+        self._wall = wall
+        self._count = 0
+
+    def due(self, frame: Frame) -> float:
+        """The monotonic time at which the frame should go; a time that has passed means at once."""
+        at = self._count
+        self._count += 1
+        match self._ask.rate:
+            case "realtime" if frame.time is not None:
+                return self._start + frame.time
+            case float() | int() as fps:
+                return self._start + at / fps
+            case _:
+                return self._start
+
+    def capture_time(self, frame: Frame, wall: float) -> float | None:
+        """When the frame was taken, Unix seconds.
+
+        Where nobody told: now, if it comes at its own pace; by the source's clock, if tracking or even
+        spacing need one; else unset, for a file that is read as fast as it is answered has no age.
+        """
+        if frame.capture_time is not None:
+            return frame.capture_time
+        if self._live:
+            return wall
+        spaced = self._ask.track or self._ask.freshness.mode is FreshnessMode.TARGET_FPS
+        return self._wall + frame.time if spaced and frame.time is not None else None
+
+
+def as_frame(item: Any) -> Frame:
+    """What a source gave, as a Frame."""
+    return item if isinstance(item, Frame) else Frame(item)
+
+
+def ready(frame: Frame, capture_time: float | None, *, limit: int, quality: int | None) -> TakenFrame:
+    """The frame as it travels. Reads files and encodes pixels; an input that is wrong becomes its error."""
+    try:
+        loaded = load(frame.input, limit=limit, quality=quality)
+        if isinstance(loaded, Text):
+            raise InvalidInput.at("frame.image", "a stream takes pictures, no texts")
+    except OpsinError as error:
+        return TakenFrame(None, capture_time, frame.options, error, frame.input)
+    return TakenFrame(loaded, capture_time, frame.options)

@@ -1,0 +1,249 @@
+"""A stream for ordinary code: threads around the state machine of `_session`.
+
+Three threads meet under one lock: a feeder takes frames from the source and encodes them, gRPC's own thread
+asks for the next message to send, and the caller's thread reads replies and opens the next connection when
+one ends.
+"""
+
+import threading
+import time
+import weakref
+from collections.abc import Generator, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from opsin._channel import Link
+from opsin._errors import ClientClosed, InvalidInput, OpsinError
+from opsin._freshness import Freshness
+from opsin._options import DetectOptions, StreamAsk
+from opsin._replies import FrameReply, StreamStats
+from opsin._results import ModelRef
+from opsin._session import Finish, Session
+from opsin._sources import Pace, Source, as_frame, open_source, ready
+from opsin._status import error_from_call
+
+__all__ = ["STREAM_DETECT", "StreamSession"]
+
+STREAM_DETECT = "/opsin.v1.InferenceService/StreamDetect"
+
+
+class StreamSession:
+    """A stream under way: iterate over it for one reply a frame, in order.
+
+    Replies are `FrameResult`, `FrameDropped` or `FrameFailed`. Iteration ends when the source ends and every
+    frame has its reply, or raises an `OpsinError` (or what the source raised) once every frame has one.
+    Leaving early, close it, or use it as a context manager.
+    """
+
+    def __init__(self, link: Link, channel: grpc.Channel, source: Any, ask: StreamAsk) -> None:
+        self._driver = _Driver(link, channel, source, ask)
+        self._replies = self._driver.replies()
+        # The driver's threads never hold this object, so a stream that is forgotten ends by itself.
+        self._finalizer = weakref.finalize(self, self._driver.close)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> FrameReply:
+        return next(self._replies)
+
+    @property
+    def stats(self) -> StreamStats:
+        """Figures about the stream, as they stand; from any thread."""
+        return self._driver.stats()
+
+    @property
+    def stream_id(self) -> str:
+        """The stream's name: the caller's, or, after the first reply, the one that the server made."""
+        return self._driver.session.stream_id
+
+    @property
+    def model(self) -> ModelRef | None:
+        """The model that looks at the frames; None before the first reply."""
+        return self._driver.session.model
+
+    @property
+    def fps(self) -> float | None:
+        """The source's nominal frames a second; None where not known."""
+        return self._driver.source.fps
+
+    def update(self, options: DetectOptions | None = None, freshness: str | Freshness | None = None) -> None:
+        """Change what to look for, or the freshness, from the next frame on. None: as it is."""
+        self._driver.update(options, None if freshness is None else Freshness.of(freshness))
+
+    def close(self) -> None:
+        """End the stream now, from any thread; iteration stops. Closing twice does nothing."""
+        self._driver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Driver:
+    """Carries out what the session decides."""
+
+    def __init__(self, link: Link, channel: grpc.Channel, source: Any, ask: StreamAsk) -> None:
+        self.source: Source = open_source(source, ask)
+        if not isinstance(self.source.frames, Iterator):
+            raise InvalidInput.at("source", "an async iterable takes opsin.AsyncClient")
+        self._frames = self.source.frames
+        self._link = link
+        self._channel = channel
+        self._ask = ask
+        self._end = None if ask.timeout is None else time.monotonic() + ask.timeout
+        self.session = Session(ask, live=self.source.live, limit=link.max_message_bytes, now=time.monotonic())
+        self._changed = threading.Condition()
+        self._closed = False
+        self._connections = 0
+        self._call: Any = None
+        self._own_channel: Any = None
+
+    def replies(self) -> Iterator[FrameReply]:
+        """All replies; opens connections as needed."""
+        if self._closed:
+            raise ClientClosed("this stream was closed")
+        threading.Thread(target=self._feed, name="opsin-stream-source", daemon=True).start()
+        try:
+            while not self._closed:
+                error = yield from self._connection()
+                with self._changed:
+                    local = self.session.local_replies()
+                    decision = self.session.ended(error, time.monotonic())
+                yield from local
+                if self._closed:
+                    return
+                if isinstance(decision, Finish):
+                    yield from self._finish(decision)
+                    return
+                self._wait(decision.delay)
+        finally:
+            self.close()
+
+    def stats(self) -> StreamStats:
+        with self._changed:
+            return self.session.stats(time.monotonic())
+
+    def update(self, options: DetectOptions | None, freshness: Freshness | None) -> None:
+        with self._changed:
+            self.session.update(options, freshness)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            call, self._call = self._call, None
+            channel, self._own_channel = self._own_channel, None
+            self._changed.notify_all()
+        if call is not None:
+            call.cancel()
+        if channel is not None:
+            channel.close()
+
+    def _connection(self) -> Generator[FrameReply, None, OpsinError | None]:
+        """The replies of one connection; returns the error that ended it, or None."""
+        timeout = None if self._end is None else max(self._end - time.monotonic(), 0.001)
+        try:
+            call = self._open(timeout)
+            for data in call:
+                with self._changed:
+                    replies = self.session.receive(data)
+                    self._changed.notify_all()
+                yield from replies
+        except grpc.RpcError as failure:
+            return error_from_call(failure, target=self._link.target, timeout=timeout)
+        return None
+
+    def _open(self, timeout: float | None) -> Any:
+        """A new call: on the client's channel at first, then each on a new connection of its own.
+
+        The connection that broke, or whose server sends streams away, may still be the channel's favourite.
+        """
+        with self._changed:
+            self._connections += 1
+            number = self._connections
+            if number > 1:
+                self._renew_channel()
+            channel = self._own_channel or self._channel
+            self._call = channel.stream_stream(STREAM_DETECT, None, None)(
+                self._messages(number), timeout=timeout, metadata=self._link.call_metadata
+            )
+            return self._call
+
+    def _renew_channel(self) -> None:
+        if self._own_channel is not None:
+            self._own_channel.close()
+        self._own_channel = self._link.channel(grpc, fresh=True)
+
+    def _messages(self, number: int) -> Iterator[bytes]:
+        """What gRPC's thread sends on connection `number`."""
+        with self._changed:
+            opening = self.session.opening()
+        yield opening  # not under the lock: the generator rests here
+        while (message := self._next_message(number)) is not None:
+            yield message
+
+    def _next_message(self, number: int) -> bytes | None:
+        with self._changed:
+            while not self._closed and number == self._connections:
+                if (message := self.session.next_message(time.monotonic())) is not None:
+                    self._changed.notify_all()  # there is room for another frame
+                    return message
+                if self.session.all_sent:
+                    return None
+                self._changed.wait()
+            return None
+
+    def _feed(self) -> None:
+        """Take frames from the source until it ends, or the stream does."""
+        error: Exception | None = None
+        pace = Pace(self._ask, live=self.source.live, start=time.monotonic(), wall=time.time())
+        try:
+            while self._has_room():
+                frame = as_frame(next(self._frames))
+                self._sleep_until(pace.due(frame))
+                taken = ready(
+                    frame,
+                    pace.capture_time(frame, time.time()),
+                    limit=self._link.max_message_bytes,
+                    quality=self._ask.quality,
+                )
+                with self._changed:
+                    self.session.offer(taken, time.monotonic())
+                    self._changed.notify_all()
+        except StopIteration:
+            pass
+        except Exception as broken:  # the caller's own iterator may raise anything: it is the caller's to see
+            error = broken
+        finally:
+            self.source.close()
+            with self._changed:
+                self.session.end_source(error)
+                self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        """Wait until another frame may be taken; False: the stream was closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self.session.has_room())
+            return not self._closed
+
+    def _sleep_until(self, due: float) -> None:
+        with self._changed:
+            while not self._closed and (left := due - time.monotonic()) > 0:
+                self._changed.wait(left)
+
+    def _wait(self, delay: float) -> None:
+        self._sleep_until(time.monotonic() + delay)
+
+    def _finish(self, decision: Finish) -> Iterator[FrameReply]:
+        with self._changed:
+            lost = self.session.lose_all()
+        yield from lost
+        if decision.error is not None:
+            raise decision.error
