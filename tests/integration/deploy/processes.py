@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,21 +69,19 @@ def opsin_server(log: Path, *arguments: str) -> Generator[Server]:
 def _ready_port(process: subprocess.Popen[str], log: Path) -> int:
     assert process.stdout is not None
     for line in process.stdout:
-        if found := re.search(r"127\.0\.0\.1:(\d+)", line):
+        if found := re.search(r"ready at 127\.0\.0\.1:(\d+)", line):
             return int(found[1])
     raise AssertionError(f"the server ended before it was ready:\n{log.read_text()}")
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
-    """SIGTERM twice, which ends an Opsin server at once, then SIGKILL."""
-    for sign in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+    """SIGTERM twice, which ends an Opsin server without draining; SIGKILL for one that does not listen."""
+    for sign, patience in ((signal.SIGTERM, 0.2), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         if process.poll() is not None:
             break
         process.send_signal(sign)
-        try:
-            process.wait(3)
-        except subprocess.TimeoutExpired:
-            continue
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
     if process.stdout is not None:
         process.stdout.close()
 
