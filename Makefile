@@ -59,6 +59,7 @@ check: $(STAMP) ## Lint, formatting, types, import rules, stubs, protos, docs, D
 	$(BIN)/python docs/make_settings.py --check
 	$(BIN)/buf lint protos
 	$(BIN)/buf format -d --exit-code protos
+	$(BIN)/buf breaking protos --against protos/released.binpb
 	$(BIN)/hadolint $(DOCKERFILES)
 
 format: $(STAMP) ## Put the sources into shape
