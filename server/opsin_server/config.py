@@ -25,7 +25,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -74,6 +83,15 @@ class ConfigError(Exception):
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """Python takes `port = true` for 1; a person who writes it means something else."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            msg = f"{str(value).lower()} is not a value for it"
+            raise ValueError(msg)
+        return value
 
 
 class ServerSettings(_Section):
@@ -375,8 +393,8 @@ def _refuse_strangers() -> None:
         if not name.startswith(PREFIX) or name.partition("__")[0] in names:
             continue  # in a known section: what is wrong inside is told with all the rest
         meant = [known for known in names if _flattened(name, known)]
-        if not meant and ("__" not in name or _SERVICE_LINK.search(name)):
-            continue
+        if not meant and "__" not in name:
+            continue  # the client's, or the address of a service
         meant = meant or difflib.get_close_matches(name, names, n=1)
         advice = f"; did you mean {meant[0]}?" if meant else "."
         faults.append(f"{name} (from the environment) is not a setting{advice}")

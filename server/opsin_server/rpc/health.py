@@ -59,7 +59,9 @@ class HealthBoard:
         self._update_shared()
 
     def remove_model(self, model: str) -> None:
-        """A model is gone for good: its name is unknown from now on."""
+        """A model was taken away on purpose: its name is unknown from now on, and nothing waits for it."""
+        if self._expected is not None:
+            self._expected -= {model}
         if self._serving.pop(f"model/{model}", None) is not None:
             self._notify(f"model/{model}")
         self._update_shared()

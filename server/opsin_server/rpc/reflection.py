@@ -35,7 +35,8 @@ _SHOWN = (
 def add_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
     """Show `services`, and reflection itself, to whoever asks."""
     # grpc_reflection exports the asyncio servicer as `reflection.aio`, which its stubs do not know.
-    servicer: Any = reflection.aio.ReflectionServicer((*services, *SERVICES), pool=_pool())  # type: ignore[attr-defined]
+    pool = _MethodsToo(_pool())
+    servicer: Any = reflection.aio.ReflectionServicer((*services, *SERVICES), pool=pool)  # type: ignore[attr-defined]
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
@@ -44,6 +45,26 @@ def add_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"ServerReflectionInfo": handler}
     for service in SERVICES:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+
+class _MethodsToo:
+    """A pool that also finds the file of a method (`grpcurl describe package.Service.Method`).
+
+    protobuf's own finds messages, fields, enums and services by name, and calls methods unknown.
+    """
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802  protobuf's name
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            return self._pool.FindServiceByName(service).methods_by_name[method].containing_service.file
 
 
 def _pool() -> DescriptorPool:
@@ -73,6 +94,8 @@ def _stable() -> FileDescriptorProto:
     file.package = STABLE
     for message in file.message_type:
         for field in message.field:
+            if not field.type_name:
+                continue  # setting it, even to "", would make a scalar a message
             field.type_name = field.type_name.replace(f".{ALPHA}.", f".{STABLE}.")
     for method in file.service[0].method:
         method.input_type = method.input_type.replace(f".{ALPHA}.", f".{STABLE}.")

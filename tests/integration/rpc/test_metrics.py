@@ -1,0 +1,103 @@
+"""The Prometheus endpoint and the log of calls."""
+
+import json
+import threading
+import urllib.request
+
+import pytest
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+
+from opsin.v1 import DetectRequest, Image
+from opsin_server.config import LogSettings
+from opsin_server.telemetry.exposition import MetricsEndpoint
+from opsin_server.telemetry.logs import bind_request, configure
+from opsin_server.telemetry.metrics import Metrics, ModelGauges, Snapshot
+
+
+def scrape(port: int) -> dict[str, list[tuple[dict[str, str], float]]]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+        families = list(text_string_to_metric_families(reply.read().decode()))
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in families:
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def test_a_scrape_tells_what_was_counted_and_asks_for_what_is_live() -> None:
+    asked = []
+
+    def snapshot() -> Snapshot:
+        asked.append(1)
+        return Snapshot((ModelGauges("m", 2, 5, 0.25, 0.75),), (("cpu", 0.5),), decoded_bytes=9, streams=1)
+
+    metrics = Metrics(snapshot)
+    assert not asked
+    metrics.batch("m", 4, 0.02)
+    metrics.method("Detect").started()
+    endpoint = MetricsEndpoint(metrics.registry, "127.0.0.1", 0)
+    try:
+        found = scrape(endpoint.port)
+    finally:
+        endpoint.close()
+    model = {"model": "m", "version": "2"}
+    assert found["opsin_queued"] == [(model, 5)]
+    assert found["opsin_oldest_wait_seconds"] == [(model, 0.25)]
+    assert found["opsin_device_busy_share"] == [({"device": "cpu"}, 0.5)]
+    assert found["opsin_batch_size_sum"] == [({"model": "m"}, 4)]
+    assert found["opsin_calls_in_flight"] == [({"method": "Detect"}, 1)]
+    assert len(asked) == 1
+
+
+def test_two_servers_in_one_process_count_for_themselves() -> None:
+    one, other = Metrics(), Metrics()
+    one.failed("QUEUE_FULL")
+    assert other.registry.get_sample_value("opsin_failures_total", {"reason": "QUEUE_FULL"}) is None
+
+
+def test_a_closed_endpoint_leaves_neither_port_nor_thread() -> None:
+    before = threading.active_count()
+    endpoint = MetricsEndpoint(Metrics().registry, "127.0.0.1", 0)
+    endpoint.close()
+    assert threading.active_count() == before
+    MetricsEndpoint(Metrics().registry, "127.0.0.1", endpoint.port).close()
+
+
+def test_an_address_that_cannot_be_had_is_an_os_error() -> None:
+    endpoint = MetricsEndpoint(Metrics().registry, "127.0.0.1", 0)
+    try:
+        with pytest.raises(OSError, match="in use"):
+            MetricsEndpoint(Metrics().registry, "127.0.0.1", endpoint.port)
+    finally:
+        endpoint.close()
+
+
+async def test_each_call_is_logged_once_under_its_request_id(server) -> None:
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as events:
+        await server.inference.Detect(
+            DetectRequest(image=Image(encoded=b"x")), metadata=(("x-request-id", "abc"),)
+        )
+    (event,) = [event for event in events if event["event"] == "call"]
+    assert (event["method"], event["code"], event["log_level"]) == ("Detect", "OK", "debug")
+    assert event["request_id"] == "abc"
+
+
+def test_json_logs_are_one_object_a_line_with_the_request_id(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        configure(LogSettings(format="json", level="info"))
+        bind_request("r-1")
+        log = structlog.get_logger()
+        log.debug("unheard")
+        log.info("heard", answer=42)
+        (line,) = capsys.readouterr().err.splitlines()
+    finally:
+        structlog.reset_defaults()
+        structlog.contextvars.clear_contextvars()
+    event = json.loads(line)
+    assert (event["event"], event["answer"], event["request_id"], event["level"]) == (
+        "heard",
+        42,
+        "r-1",
+        "info",
+    )
