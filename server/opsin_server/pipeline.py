@@ -13,7 +13,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from opsin_detectors.api import Box, ImageInput, InputError, Item, Options, Prepared, Task, TextInput
+from opsin_detectors.api import (
+    Box,
+    Detection,
+    ImageInput,
+    InputError,
+    Item,
+    Label,
+    Options,
+    Prepared,
+    Task,
+    TextInput,
+    Vector,
+)
 from opsin_server import answers
 from opsin_server.admission.gate import Gate, Place
 from opsin_server.admission.options import detect_task, embed_task, resolve
@@ -132,7 +144,7 @@ class Pipeline:
         )
         ready, done = await self._look(looks, watch)
         found, labels = _assemble(done, call.options.regions, model, options)
-        vectors: Sequence[answers.Vector | None] = [None] * len(found)
+        vectors: Sequence[Vector | None] = [None] * len(found)
         if embedder is not None and ready.image is not None and found:
             vectors = await self._embed_boxes(
                 embedder, ready.image, [d.box for d in found], call.caller, watch
@@ -221,7 +233,7 @@ class Pipeline:
 
     async def _embed_boxes(
         self, model: LoadedModel, image: ImageInput, boxes: Sequence[Box], caller: Caller, watch: "Stopwatch"
-    ) -> list[answers.Vector | None]:
+    ) -> list[Vector | None]:
         """Second stage of a cascade: a vector for each box, in tickets that share batches with everyone."""
         stage = Stopwatch()
         options = Options()
@@ -237,7 +249,7 @@ class Pipeline:
 
 
 class Stopwatch:
-    """Wall time of one input by stage. Each stage ends where the next begins, waiting for a thread included."""
+    """Wall time of one input by stage. Each stage ends where the next begins, waits for threads included."""
 
     def __init__(self) -> None:
         self._begun = self._last = time.monotonic()
@@ -326,7 +338,7 @@ async def _all(futures: Sequence[asyncio.Future[Done]]) -> list[Done]:
 
 def _assemble(
     done: Sequence[Done], regions: tuple[Box, ...], model: LoadedModel, options: Options
-) -> tuple[list[answers.Detection], list[answers.Label]]:
+) -> tuple[list[Detection], list[Label]]:
     outputs = [d.output for d in done]
     if regions:
         merged = answers.merge_regions(outputs, regions, model.info, options)
@@ -337,7 +349,7 @@ def _assemble(
     )
 
 
-def _vector(done: Done, model: LoadedModel) -> answers.Vector:
+def _vector(done: Done, model: LoadedModel) -> Vector:
     if done.output.vector is None:
         raise Failure(Reason.DETECTOR_BROKEN, f"model “{model.name}” answered no vector")
     return done.output.vector
