@@ -66,7 +66,8 @@ def test_the_wheel_holds_every_file_of_the_source_tree(names: set[str], folder: 
         "opsin_detectors/nanodet/model.safetensors",
         "opsin_detectors/nanodet/NOTICE",
         "opsin_detectors/nsfw/detector.toml",
-        "opsin_detectors/nsfw/model.safetensors",
+        "opsin_detectors/nsfw/weights/config.json",
+        "opsin_detectors/nsfw/weights/model.safetensors",
         "opsin_detectors/nsfw/NOTICE",
     ],
 )
