@@ -1,0 +1,103 @@
+"""What a command does with an error: one sentence on stderr, and the exit code that goes with it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from opsin.cli.exits import ExitCode
+from opsin.cli.inputs import MissingInputError
+
+__all__ = ["describe", "error_to_dict", "exit_code", "guarded", "is_fatal", "nobody_at", "warn"]
+
+
+def exit_code(error: Exception) -> ExitCode:
+    """The exit code for an error; `SERVER_FAULT` for one that fits nowhere else."""
+    import opsin
+
+    match error:
+        case MissingInputError():
+            code = ExitCode.SOME_FAILED
+        case opsin.MissingExtra():
+            code = ExitCode.USAGE
+        case opsin.Unavailable():
+            code = ExitCode.UNREACHABLE
+        case opsin.Overloaded() | opsin.DeadlineExceeded():
+            code = ExitCode.BUSY
+        case opsin.ServerFailed() | opsin.Cancelled() | opsin.ClientClosed():
+            code = ExitCode.SERVER_FAULT
+        case opsin.OpsinError():
+            code = ExitCode.REFUSED
+        case _:
+            code = ExitCode.SERVER_FAULT
+    return code
+
+
+def is_fatal(error: Exception) -> bool:
+    """Whether the next input would fare no better: nobody there, not allowed, or something not installed."""
+    import opsin
+
+    return isinstance(
+        error,
+        opsin.Unreachable
+        | opsin.Draining
+        | opsin.MissingExtra
+        | opsin.Unauthenticated
+        | opsin.PermissionDenied
+        | opsin.ModelNotFound
+        | opsin.TaskUnsupported,
+    )
+
+
+def describe(error: Exception, target: str = "") -> str:
+    """What went wrong and what would be right, for people, in one sentence or two."""
+    import opsin
+
+    match error:
+        case opsin.Unreachable():
+            return nobody_at(target) if target else error.message
+        case opsin.ModelNotFound(nearest=(first, *_)) if first not in error.message:
+            return f"{error.message} Did you mean {first!r}?"
+        case opsin.MissingExtra():
+            return error.message
+        case opsin.OpsinError():
+            return f"{error.message} [{error.reason or error.code.name}]"
+    return str(error)
+
+
+def nobody_at(target: str) -> str:
+    """The sentence for a server that is not there."""
+    return (
+        f"no server answers at {target}. "
+        "Start one with 'opsin serve', or say where it is with --target HOST:PORT."
+    )
+
+
+def error_to_dict(error: Exception) -> dict[str, Any]:
+    """The error of one input, for a JSON line: `code`, `reason`, `message`."""
+    import opsin
+
+    if isinstance(error, opsin.OpsinError):
+        return {"code": error.code.name, "reason": error.reason, "message": error.message}
+    return {"code": "INPUT_MISSING", "reason": "INPUT_MISSING", "message": str(error)}
+
+
+def warn(sentence: str) -> None:
+    """Say something on stderr that does not end the command."""
+    typer.echo(f"opsin: {sentence}", err=True)
+
+
+@contextmanager
+def guarded(target: str = "") -> Iterator[None]:
+    """End the command with a sentence and an exit code when an error of ours comes out of the block."""
+    import opsin
+
+    try:
+        yield
+    except (opsin.OpsinError, MissingInputError) as error:
+        warn(describe(error, target))
+        raise typer.Exit(exit_code(error)) from None
+    except KeyboardInterrupt:
+        warn("interrupted")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None

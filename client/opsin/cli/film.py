@@ -1,0 +1,76 @@
+"""An annotated video, written frame by frame as answers come. Needs the `video` extra.
+
+Every frame that got an answer is written; one that was dropped or failed shows what was found last, so that
+the film keeps its pace. All frames are brought to the size of the first.
+"""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Film"]
+
+DEFAULT_FPS = 25.0
+"""For sources that have no rate of their own, such as a folder of pictures."""
+
+
+class Film:
+    """A video file in the making; `path` ends in what names its container, such as .mp4."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is opened before the first frame."""
+        self.path = path
+        self.written = 0
+        self._container: Any = None
+        self._track: Any = None
+        self._last: Any = None
+
+    def add(self, event: Any, fps: float | None) -> None:
+        """Write the frame of a stream's event. Raises OSError when the file cannot be written."""
+        picture = self._annotated(event)
+        if picture is not None:
+            self.write(picture, fps or DEFAULT_FPS)
+
+    def write(self, picture: "Image", fps: float) -> None:
+        """Write one finished picture; fps counts with the first only."""
+        if self._container is None:
+            self._open(picture.size, fps)
+        size = (self._track.width, self._track.height)
+        frame = self._frame_of(picture if picture.size == size else picture.resize(size))
+        self._container.mux(self._track.encode(frame))
+        self.written += 1
+
+    def close(self) -> None:
+        """Finish the file. Safe to call twice."""
+        if self._container is not None:
+            self._container.mux(self._track.encode(None))
+            self._container.close()
+            self._container = None
+
+    def _annotated(self, event: Any) -> "Image | None":
+        import opsin
+
+        if isinstance(event, opsin.FrameResult):
+            self._last = event.result
+        if self._last is None or event.input is None:
+            return None
+        return opsin.draw(self._last, event.input)
+
+    @staticmethod
+    def _frame_of(picture: "Image") -> av.VideoFrame:
+        frame: av.VideoFrame = av.VideoFrame.from_image(picture)  # type: ignore[no-untyped-call]
+        return frame
+
+    def _open(self, size: tuple[int, int], fps: float) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._container = av.open(str(self.path), "w")
+        self._track = self._container.add_stream("h264", rate=Fraction(fps).limit_denominator(1001))
+        # 4:2:0 wants even sides.
+        self._track.width, self._track.height = size[0] - size[0] % 2, size[1] - size[1] % 2
+        self._track.pix_fmt = "yuv420p"
+        self._track.options = {"preset": "veryfast", "crf": "20"}

@@ -1,0 +1,121 @@
+"""From what is written on the command line to pictures and texts: paths, globs, folders, URLs, stdin.
+
+Only names are looked at here; a picture is read when its turn comes. Nothing here knows the server.
+"""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+__all__ = ["PICTURES", "Input", "MissingInputError", "find_pictures", "find_texts", "pictures_in"]
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
+"""What a folder is searched for; a file named by itself may be called anything."""
+
+
+class MissingInputError(Exception):
+    """An input is not there or cannot be read; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One picture or text to come.
+
+    name: as people and JSON lines see it. path: of a file, else None. url: of a picture that the server
+    fetches. data: the bytes or the text itself, when it was given as such. keep: where its annotated picture
+    belongs below the save folder. problem: why there is nothing to send; the rest is then empty.
+    """
+
+    name: str
+    path: Path | None = None
+    url: str = ""
+    data: bytes | str | None = None
+    keep: Path = Path()
+    problem: str = ""
+
+    def read(self) -> bytes:
+        """The picture's bytes. Raises `MissingInputError`."""
+        if self.problem:
+            raise MissingInputError(self.problem)
+        if isinstance(self.data, bytes):
+            return self.data
+        assert self.path is not None
+        try:
+            return self.path.read_bytes()
+        except OSError as reason:
+            raise MissingInputError(f"cannot be read: {reason.strerror or reason}") from None
+
+
+def find_pictures(arguments: Iterable[str], stdin: BinaryIO) -> Iterator[Input]:
+    """Every picture the arguments name, in their order; the files of a folder or glob sorted by name."""
+    for argument in arguments:
+        if argument == "-":
+            yield _from_stdin(stdin)
+        elif argument.startswith(("http://", "https://")):
+            yield Input(argument, url=argument, keep=Path(_last_part(argument)))
+        else:
+            yield from _from_disk(argument)
+
+
+def find_texts(arguments: Iterable[str], stdin: TextIO) -> Iterator[Input]:
+    """Every argument is a text; `-` is one text a line of stdin, empty lines left out."""
+    for argument in arguments:
+        lines = (line.strip() for line in stdin) if argument == "-" else [argument]
+        yield from (Input(text, data=text) for text in lines if text)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures in a folder and below, hidden ones left out, sorted by path."""
+    found = []
+    for top, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(top, name) for name in files if _is_picture(name)]
+    return sorted(found)
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in PICTURES
+
+
+def _from_stdin(stdin: BinaryIO) -> Input:
+    data = stdin.read()
+    if not data:
+        return Input("-", problem="stdin is empty")
+    return Input("-", data=data, keep=Path("stdin"))
+
+
+def _from_disk(argument: str) -> Iterator[Input]:
+    path = Path(argument).expanduser()
+    if path.is_dir():
+        yield from _from_folder(argument, path)
+    elif path.exists():
+        yield Input(argument, path=path, keep=Path(path.name))
+    elif glob.has_magic(argument):
+        yield from _from_glob(argument)
+    else:
+        yield Input(argument, problem="no such file or folder")
+
+
+def _from_folder(argument: str, folder: Path) -> Iterator[Input]:
+    found = pictures_in(folder)
+    if not found:
+        endings = ", ".join(sorted(PICTURES))
+        yield Input(argument, problem=f"no pictures in this folder (looked for {endings})")
+    for path in found:
+        yield Input(str(path), path=path, keep=path.relative_to(folder))
+
+
+def _from_glob(pattern: str) -> Iterator[Input]:
+    matches = [Path(match) for match in sorted(glob.glob(os.path.expanduser(pattern), recursive=True))]  # noqa: PTH111, PTH207
+    files = [match for match in matches if match.is_file()]
+    if not files:
+        yield Input(pattern, problem="no file matches this pattern")
+    for path in files:
+        yield Input(str(path), path=path, keep=Path(path.name))
+
+
+def _last_part(url: str) -> str:
+    return Path(url.partition("?")[0].rstrip("/")).name or "picture"

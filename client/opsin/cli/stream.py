@@ -1,0 +1,190 @@
+"""`opsin stream`: a video, a camera, a folder of pictures, frame by frame through StreamDetect."""
+
+import itertools
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from opsin.cli.connection import ClientCommand, connect, settings_of
+from opsin.cli.exits import EPILOG, ExitCode
+from opsin.cli.failures import describe, error_to_dict, guarded
+from opsin.cli.frames import open_source
+from opsin.cli.output import Screen
+from opsin.cli.parsing import parse_freshness, parse_names, parse_rate
+
+if TYPE_CHECKING:
+    from opsin import FrameDropped, FrameFailed, FrameResult, StreamSession
+    from opsin.cli.film import Film
+
+    Event = FrameResult | FrameDropped | FrameFailed
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `stream`."""
+    app.command("stream", cls=ClientCommand, epilog=EPILOG)(stream)
+
+
+def stream(
+    ctx: typer.Context,
+    *,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A video, a URL (rtsp, http), a camera's number, a folder of pictures; - for stdin.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(help="NAME, NAME@VERSION or NAME@LABEL.", metavar="NAME", show_default="the server's"),
+    ] = "",
+    freshness: Annotated[
+        str,
+        typer.Option(
+            help="What happens to frames the server cannot keep up with: every-frame waits; latest, "
+            "max-age=200ms and fps=5 drop, and say so.",
+            metavar="RULE",
+        ),
+    ] = "every-frame",
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            help="How fast frames are sent: realtime, max, or a number a second.",
+            metavar="RATE",
+            show_default="realtime for what is live, else max",
+        ),
+    ] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Number things, the same from frame to frame.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="Stop after so many frames.", min=1, metavar="N", show_default=False)
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out what scores lower.", min=0, max=1, metavar="0..1", show_default="the model's"
+        ),
+    ] = None,
+    labels: Annotated[
+        list[str], typer.Option(help="Only these classes.", metavar="A,B", show_default=False)
+    ] = [],  # noqa: B006
+    quality: Annotated[
+        int,
+        typer.Option(
+            help="JPEG quality frames are sent in; 0 sends raw pixels.", min=0, max=100, metavar="0..100"
+        ),
+    ] = 90,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write an annotated video. A dropped frame shows what was found last.", metavar="FILE"
+        ),
+    ] = None,
+) -> None:
+    """Detect in every frame of a video, as it plays.
+
+    \b
+      opsin stream clip.mp4 --save annotated.mp4
+      opsin stream 0 --freshness latest --track
+      opsin stream rtsp://camera/live --freshness max-age=200ms --json
+      ffmpeg -i clip.mkv -f mpegts - | opsin stream -
+    """
+    settings = settings_of(ctx)
+    options: dict[str, Any] = {
+        "model": model,
+        "freshness": parse_freshness(freshness),
+        "rate": parse_rate(rate),
+        "track": track,
+        "min_score": min_score,
+        "labels": parse_names(labels),
+        "quality": quality or None,
+    }
+    screen = Screen(settings)
+    film = _film(save)
+    with guarded(settings.target), connect(settings) as client:
+        session = client.stream(open_source(source), **options)
+        code = _follow(session, screen, film, limit)
+        _tell_sum(session, screen, film)
+    raise typer.Exit(code)
+
+
+def _film(path: Path | None) -> "Film | None":
+    if path is None:
+        return None
+    from opsin.cli.film import Film
+
+    try:
+        return Film(path)
+    except ModuleNotFoundError as missing:
+        raise typer.BadParameter(
+            f"writing a video needs {missing.name!r}: pip install 'opsin[video]'", param_hint="--save"
+        ) from None
+
+
+def _follow(session: "StreamSession", screen: Screen, film: "Film | None", limit: int | None) -> ExitCode:
+    """Show every frame's answer until the source ends, `limit` are answered, or Ctrl-C."""
+    from opsin.cli.livestats import live_line
+
+    try:
+        with session, live_line(session, screen) as refresh:
+            for event in itertools.islice(session, limit):
+                screen.result(_to_dict(event), partial(_row, event))
+                if film:
+                    film.add(event, session.fps)
+                refresh()
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    finally:
+        if film:
+            film.close()
+    return ExitCode.SOME_FAILED if session.stats.failed else ExitCode.OK
+
+
+def _tell_sum(session: "StreamSession", screen: Screen, film: "Film | None") -> None:
+    from opsin.cli.livestats import one_line, summary_table
+
+    if film and film.written:
+        screen.note(f"{film.written} frames -> {film.path}")
+    if screen.for_people:
+        screen.show(summary_table(session))
+    else:
+        screen.note(one_line(session.stats))
+
+
+def _to_dict(event: "Event") -> dict[str, Any]:
+    """A JSON line: `kind` is result, dropped or failed."""
+    import opsin
+
+    match event:
+        case opsin.FrameFailed():
+            line = {"kind": "failed", "sequence": event.sequence, "error": error_to_dict(event.error)}
+            return line | {"key_frame_wanted": event.key_frame_wanted}
+        case opsin.FrameDropped():
+            return {"kind": "dropped", **event.to_dict()}
+        case _:
+            return {"kind": "result", **event.to_dict()}
+
+
+def _row(event: "Event") -> str:
+    """A line for people: number, age, what was found or why not."""
+    from rich.markup import escape
+
+    import opsin
+    from opsin.cli.render import brief
+
+    match event:
+        case opsin.FrameFailed():
+            return f"{event.sequence:>6}  [red]failed[/red]   {escape(describe(event.error))}"
+        case opsin.FrameDropped():
+            return f"{event.sequence:>6}  [yellow]dropped[/yellow]  {event.reason} {_age(event.age)}"
+        case _:
+            return f"{event.sequence:>6}  {_age(event.age):>8}  {escape(brief(event.result))}"
+
+
+def _age(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1000:.0f} ms"

@@ -1,0 +1,201 @@
+"""A model without a server: the yardstick that `opsin bench --against bare` measures a server with.
+
+    python -m opsin_server.bare --model nanodet --seconds 4 --processes 2 --batch 4 photos/*.jpg
+
+Each process loads the model, keeps to one torch thread, and does in a plain loop what the server does for a
+picture: decode, prepare, infer (in batches), finish, with the server's own decoder and the detector's own
+code. No queue, no wire, no waiting. All processes begin together once all are warm. Prints one JSON line:
+`rate` is pictures a second over all processes. It knows nothing of the scheduler and of gRPC.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from threading import BrokenBarrierError
+from typing import Any
+
+from opsin_detectors.api import Item, LoadContext, LoadError, Prepared, Task
+from opsin_detectors.finder import find, load
+from opsin_detectors.sources import parse, resolve
+from opsin_server.calls import EncodedImage
+from opsin_server.errors import Failure
+from opsin_server.media.decode import decode
+from opsin_server.media.header import MediaLimits
+from opsin_server.models.loaded import LoadedModel
+
+__all__ = ["Round", "Work", "main", "measure"]
+
+WARM_BATCHES = 3
+PATIENCE = 300.0
+"""Seconds to wait for the slowest process to have loaded its model."""
+_TASKS = (Task.DETECT, Task.CLASSIFY_IMAGE, Task.EMBED_IMAGE, Task.READ_TEXT)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What each process does."""
+
+    model: str
+    paths: tuple[str, ...]
+    seconds: float
+    batch: int
+    device: str = "cpu"
+    dtype: str = "auto"
+    detectors_dirs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What came of it: pictures a second over all processes, and in each."""
+
+    rate: float
+    rates: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"rate": self.rate, "rates": list(self.rates)}
+
+
+def measure(work: Work, processes: int) -> Round:
+    """Run the work in so many processes at once. Raises LoadError, and what the detector raises."""
+    # Fresh interpreters, not forks: torch's threads do not survive a fork.
+    context = get_context("spawn")
+    with context.Manager() as manager:
+        start = manager.Barrier(processes)
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            # Nobody passes the barrier alone, so each process gets exactly one of these.
+            runs = [pool.submit(_process, work, start) for _ in range(processes)]
+            rates = tuple(run.result() for run in _culprits_first(runs))
+    return Round(sum(rates), rates)
+
+
+def _culprits_first(runs: Sequence[Any]) -> list[Any]:
+    """The one that failed by itself before those that only waited for it, so that its reason is told."""
+    return sorted(runs, key=lambda run: isinstance(run.exception(), BrokenBarrierError))
+
+
+def _process(work: Work, start: Any) -> float:
+    try:
+        _one_thread()
+        model = _load(work)
+        batches = _batches(work)
+        task = _task(model)
+        for _ in range(WARM_BATCHES):
+            run_batch(model, task, next(batches))
+    except Failure as failure:
+        start.abort()
+        # Only what pickles reaches the other process.
+        raise LoadError(failure.message) from None
+    except BaseException:
+        start.abort()
+        raise
+    start.wait(PATIENCE)
+    return _timed(model, task, batches, work.seconds)
+
+
+def _timed(model: LoadedModel, task: Task, batches: Iterable[Sequence[bytes]], seconds: float) -> float:
+    done, begun = 0, time.perf_counter()
+    for batch in batches:
+        run_batch(model, task, batch)
+        done += len(batch)
+        if time.perf_counter() - begun >= seconds:
+            break
+    return done / (time.perf_counter() - begun)
+
+
+def run_batch(model: LoadedModel, task: Task, pictures: Sequence[bytes]) -> None:
+    """The whole path of a batch. Raises Failure for a picture that is none."""
+    pairs = [_ready(model, task, data) for data in pictures]
+    outputs = model.infer([prepared for prepared, _ in pairs])
+    model.finish(outputs, [item for _, item in pairs])
+
+
+def _ready(model: LoadedModel, task: Task, data: bytes) -> tuple[Prepared, Item]:
+    options = model.info.defaults
+    image = decode(EncodedImage(data), MediaLimits(), near=model.info.decode_size)
+    prepared = model.detector.prepare(image, task, options)
+    return prepared, Item(task, options, prepared.state, image.width, image.height)
+
+
+def _batches(work: Work) -> "itertools.cycle[tuple[bytes, ...]]":
+    """Batches of the pictures in turn, for ever. All of them are in memory before anything is timed."""
+    pictures = [Path(path).read_bytes() for path in work.paths]
+    # A whole number of batches, so that every round of the cycle is the same.
+    turn = pictures * (math.lcm(len(pictures), work.batch) // len(pictures))
+    return itertools.cycle(tuple(turn[at : at + work.batch]) for at in range(0, len(turn), work.batch))
+
+
+def _load(work: Work) -> LoadedModel:
+    spec = parse(work.model)
+    resolved = resolve(spec, find(work.detectors_dirs))
+    context = LoadContext(
+        name=spec.name,
+        source=resolved.source,
+        settings=resolved.settings,
+        device=work.device,
+        dtype=work.dtype,
+    )
+    return LoadedModel(spec.name, 1, load(resolved.found, context))
+
+
+def _task(model: LoadedModel) -> Task:
+    for task in _TASKS:
+        if task in model.info.tasks:
+            return task
+    raise LoadError(f"model “{model.name}” looks at no pictures; the bare loop runs on pictures only")
+
+
+def _one_thread() -> None:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return
+    torch.set_num_threads(1)
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m opsin_server.bare", description="A model without a server."
+    )
+    parser.add_argument("--model", default="nanodet", help="as `opsin serve --model` takes it")
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--detectors-dir", action="append", default=[])
+    parser.add_argument("pictures", nargs="+")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure as the command line says; print one JSON line, or say on stderr why not."""
+    told = _arguments(sys.argv[1:] if argv is None else argv)
+    work = Work(
+        told.model,
+        tuple(told.pictures),
+        told.seconds,
+        told.batch,
+        told.device,
+        told.dtype,
+        tuple(told.detectors_dir),
+    )
+    try:
+        answer = measure(work, told.processes)
+    except (LoadError, OSError) as error:
+        print(f"opsin: the bare model cannot be run: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(answer.to_dict()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The load tool counts what happened: its loop, its figures, and how work is dealt to processes."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opsin.bench.figures import Bare, figures_of, percentile
+from opsin.bench.fleet import split
+from opsin.bench.load import STAGES, Budget, Recording, Sample, closed_loop
+from opsin.bench.payloads import Payload, opener
+from opsin.bench.worker import Job
+
+
+def recording(*samples: Sample, seconds: float = 2.0, cpu: float = 0.5) -> Recording:
+    return Recording(list(samples), seconds, cpu)
+
+
+def job(**changes: object) -> Job:
+    values: dict[str, object] = {
+        "client": {"target": "x:1"},
+        "method": "detect",
+        "payload": Payload("raw", size=1000),
+        "options": {},
+        "callers": 8,
+        "total": 100,
+        "duration": None,
+        "warmup": 0.0,
+    }
+    return Job(**{**values, **changes})  # type: ignore[arg-type]
+
+
+async def test_a_closed_loop_makes_exactly_the_calls_it_is_told() -> None:
+    numbers: list[int] = []
+
+    async def call(number: int) -> Sample:
+        numbers.append(number)
+        await asyncio.sleep(0)
+        return Sample(0.001)
+
+    done = await closed_loop(call, Budget(total=25), callers=4)
+    assert sorted(numbers) == list(range(25))
+    assert len(done.samples) == 25
+
+
+async def test_a_closed_loop_keeps_as_many_calls_in_flight_as_there_are_callers() -> None:
+    in_flight, most = 0, 0
+    gate = asyncio.Event()
+
+    async def call(number: int) -> Sample:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        if in_flight == 5:
+            gate.set()
+        await gate.wait()
+        in_flight -= 1
+        return Sample(0.001)
+
+    await closed_loop(call, Budget(total=20), callers=5)
+    assert most == 5
+
+
+def ticking(*times: float) -> Callable[[], float]:
+    moments = iter(times)
+    return lambda: next(moments)
+
+
+def test_a_duration_counts_from_the_first_call() -> None:
+    budget = Budget(duration=1.0, clock=ticking(100.0, 100.5, 100.99, 101.0))
+    assert [budget.take() for _ in range(4)] == [0, 1, 2, None]
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1.0))
+def test_a_percentile_is_a_value_that_so_many_do_not_exceed(values: list[float], share: float) -> None:
+    ordered = sorted(values)
+    chosen = percentile(ordered, share)
+    assert sum(value <= chosen for value in ordered) >= share * len(ordered) - 1e-9
+    assert sum(value < chosen for value in ordered) < share * len(ordered) + 1e-9
+
+
+def test_only_answered_calls_count_as_speed_and_latency() -> None:
+    figures = figures_of(
+        [
+            recording(
+                Sample(0.010), Sample(0.030), Sample(9.0, error="QUEUE_FULL"), Sample(9.0, dropped="rate")
+            )
+        ],
+        2,
+    )
+    assert (figures.calls, figures.answered, figures.rate) == (4, 2, 1.0)
+    assert figures.latency is not None
+    assert (figures.latency.p50, figures.latency.max) == (pytest.approx(10.0), pytest.approx(30.0))
+    assert (figures.errors, figures.dropped) == ({"QUEUE_FULL": 1}, {"rate": 1})
+
+
+def test_cached_answers_do_not_count_in_the_mean_batch_size() -> None:
+    figures = figures_of(
+        [recording(Sample(1, batch_size=4), Sample(1, batch_size=2), Sample(1, batch_size=0))], 1
+    )
+    assert figures.mean_batch_size == 3.0
+
+
+def test_processes_that_ran_at_the_same_time_add_up() -> None:
+    both = [recording(Sample(0.1), Sample(0.1), seconds=1.0), recording(Sample(0.3), seconds=2.0, cpu=1.9)]
+    figures = figures_of(both, 2)
+    assert (figures.rate, figures.client_limited) == (1.5, True)
+
+
+def test_a_run_without_an_answer_has_no_latency_instead_of_a_zero() -> None:
+    figures = figures_of([recording(Sample(1.0, error="UNAVAILABLE"))], 1)
+    assert (figures.latency, figures.mean_batch_size, figures.rate) == (None, None, 0.0)
+
+
+def test_stages_are_means_in_milliseconds_by_name() -> None:
+    stages = tuple(float(at) for at in range(len(STAGES)))
+    figures = figures_of(
+        [recording(Sample(1, stages=stages), Sample(1, stages=tuple(2 * s for s in stages)))], 1
+    )
+    assert figures.stages["prepare"] == pytest.approx(3.0)
+
+
+def test_the_bare_model_counts_as_the_mean_of_its_rounds() -> None:
+    figures = figures_of([recording(*[Sample(0.1)] * 30, seconds=1.0)], 8)
+    assert Bare("m", before=50.0, after=70.0, processes=2, batch=4).share(figures) == 0.5
+
+
+def test_a_recording_survives_the_way_between_processes() -> None:
+    before = recording(Sample(0.1, batch_size=3, stages=(1.0, 2.0), age=0.5), Sample(0.2, error="X"))
+    assert Recording.from_wire(json.loads(json.dumps(before.to_wire()))) == before
+
+
+def test_a_job_survives_the_way_between_processes() -> None:
+    before = job(payload=Payload("files", ("a.jpg", "b.jpg")))
+    after = Job.from_line(before.to_line())
+    assert (list(after.payload.paths), after.callers, after.client) == (
+        ["a.jpg", "b.jpg"],
+        8,
+        {"target": "x:1"},
+    )
+
+
+@given(st.integers(1, 64), st.integers(1, 500), st.integers(1, 8))
+def test_dealing_a_job_loses_no_caller_and_no_call(callers: int, total: int, processes: int) -> None:
+    parts = split(job(callers=callers, total=total), processes)
+    assert sum(part.callers for part in parts) == callers
+    assert sum(part.total or 0 for part in parts) == total
+    assert all(part.callers and part.total for part in parts)
+    assert len({part.seed for part in parts}) == len(parts)
+
+
+@pytest.mark.parametrize("kind", ["raw", "text"])
+def test_made_up_inputs_are_distinct_within_a_process_and_between_processes(kind: str) -> None:
+    payload = Payload(kind, size=1000)  # type: ignore[arg-type]
+    made = [opener(payload, seed)(number) for seed in (0, 1) for number in range(50)]
+    contents = [one.text if kind == "text" else one.data for one in made]
+    assert len(set(contents)) == 100
+    assert all(900 <= len(content) <= 1000 for content in contents)
