@@ -105,6 +105,8 @@ if TYPE_CHECKING:
     from opsin._stream_aio import AsyncStreamSession
     from opsin._video import Video
 
+    __version__: str
+
 __all__ = [
     "AlreadyExists",
     "AsyncClient",

@@ -3,7 +3,7 @@
 Both clients carry these out, and neither decides anything more. Nothing here touches a connection.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -92,7 +92,7 @@ def batch_detect(
         outcomes = pb.BatchDetectResponse.FromString(reply).outcomes
         return [
             _parse.batch_of(outcome, partial(_parse.detect_result, source=source), request_id)
-            for outcome, source in zip(outcomes, sources, strict=True)
+            for outcome, source in _paired(outcomes, sources)
         ]
 
     message = pb.BatchDetectRequest(requests=requests)
@@ -108,7 +108,7 @@ def batch_embed(
         outcomes = pb.BatchEmbedResponse.FromString(reply).outcomes
         return [
             _parse.batch_of(outcome, _parse.embed_result, request_id)
-            for outcome, _ in zip(outcomes, sources, strict=True)
+            for outcome, _ in _paired(outcomes, sources)
         ]
 
     message = pb.BatchEmbedRequest(requests=requests)
@@ -188,6 +188,12 @@ def health(service: str) -> Call[Health]:
         lambda reply, _: _health.health(reply),
         recover=_unknown_service,
     )
+
+
+def _paired(outcomes: Sequence[Any], sources: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
+    if len(outcomes) != len(sources):
+        raise ServerFailed(f"the server answered {len(outcomes)} of {len(sources)} items of a batch")
+    return zip(outcomes, sources, strict=True)
 
 
 def _unknown_service(error: OpsinError) -> Health | None:

@@ -35,9 +35,9 @@ def draw(result: DetectResult, image: Any = None) -> "Image.Image":
     # From the least sure to the surest, so that the surest lies on top.
     for detection in reversed(result.detections):
         canvas.box(detection)
+    canvas.panel(_lines(result))
     for detection in result.detections:
         canvas.tag(detection)
-    canvas.panel(list(_lines(result)))
     return picture
 
 
@@ -105,7 +105,7 @@ class _Canvas:
         free = (place for place in places if not any(_overlap(place, other) for other in self._taken))
         self._text(next(free, places[0]), text, color_of(detection.label, detection.class_id))
 
-    def panel(self, lines: "list[tuple[str, Color]]") -> None:
+    def panel(self, lines: "Iterator[tuple[str, Color]]") -> None:
         """Lines about the whole picture, in its top left corner."""
         top = 0
         for text, color in lines:

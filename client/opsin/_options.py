@@ -201,10 +201,10 @@ class StreamAsk:
         if isinstance(self.rate, str) and self.rate not in ("max", "realtime"):
             raise InvalidInput.at("rate", f"rate is 'max', 'realtime' or frames a second; not {self.rate!r}")
         if isinstance(self.rate, float | int) and not 0 < self.rate < math.inf:
-            raise InvalidInput.at("rate", f"frames a second are above 0; not {self.rate}")
+            raise InvalidInput.at("rate", f"a rate in frames a second is above 0; not {self.rate}")
         if self.reuse_similar is not None and not 0 < self.reuse_similar < math.inf:
             raise InvalidInput.at(
-                "reuse_similar", f"the longest reuse is above 0 seconds; not {self.reuse_similar}"
+                "reuse_similar", f"reuse_similar is above 0 seconds; not {self.reuse_similar}"
             )
         _check_share("reuse_threshold", self.reuse_threshold)
         _check_count("window", self.window)

@@ -248,15 +248,17 @@ class Session:
         for slot in self._slots.values():
             slot.sent = False
         error = error or self._after_ok()
+        if error is None and (not self._source_ended or self._slots):
+            return Again(0.0)
         if error is None:
-            return Finish(self._source_error) if self._source_ended and not self._slots else Again(0.0)
+            return self._finish(self._source_error, now)
         if isinstance(error, ResumeTokenInvalid) and self._token:
             self._token = b""
             return Again(0.0)
         self._broken_since = now if self._broken_since is None else self._broken_since
         patience = self._broken_since + self._ask.reconnect - now
         if patience <= 0 or not self._ever_ready or not _may_pass(error):
-            return Finish(error)
+            return self._finish(error, now)
         return Again(min(self._backoff(error, was_ready=was_ready), patience))
 
     def lose_all(self) -> list[FrameReply]:
@@ -331,6 +333,10 @@ class Session:
             return None
         return Unavailable("the server ended the stream before every frame was answered")
 
+    def _finish(self, error: Exception | None, now: float) -> Finish:
+        self.tally.stopped = now
+        return Finish(error)
+
     def _backoff(self, error: OpsinError, *, was_ready: bool) -> float:
         if was_ready and self._attempts == 0:
             self._attempts = 1
@@ -369,7 +375,7 @@ def _frame_message(sequence: int, frame: TakenFrame) -> bytes:
     assert frame.loaded is not None
     message = pb.Frame(sequence=sequence, image=_requests.image(frame.loaded))  # type: ignore[arg-type]
     if frame.capture_time is not None:
-        message.capture_time.FromNanoseconds(round(frame.capture_time * 1e9))
+        message.capture_time.FromMicroseconds(round(frame.capture_time * 1e6))  # all that a float holds
     if frame.options is not None:
         message.options.CopyFrom(_requests.detect_options(frame.options))
     return pb.StreamDetectRequest(frame=message).SerializeToString()

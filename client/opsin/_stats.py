@@ -21,6 +21,7 @@ class Tally:
         self._dropped: Counter[DropReason] = Counter()
         self._ages: deque[float] = deque(maxlen=_AGES)
         self.reconnects = 0
+        self.stopped: float | None = None
 
     def sent(self, size: int, *, again: bool) -> None:
         """A frame was handed to the network; `again`: not for the first time."""
@@ -42,7 +43,7 @@ class Tally:
     def stats(self, now: float, *, in_flight: int, window: int, waiting: int) -> StreamStats:
         """All figures as they stand."""
         ages = sorted(self._ages)
-        seconds = now - self._started
+        seconds = (now if self.stopped is None else self.stopped) - self._started
         return StreamStats(
             sent=self._sent,
             answered=self._answered,
