@@ -135,8 +135,14 @@ def _reduction(header: Header, near: tuple[int, int]) -> int:
     if header.format is not Format.JPEG or near == (0, 0):
         return 1
     width, height = upright_size(*near, header.orientation)
+    shorter = min(header.width, header.height)
     for factor in (8, 4, 2):
-        if -(-header.width // factor) >= width and -(-header.height // factor) >= height:
+        # A side shorter than the factor gains nothing, and Pillow could not be asked for less than one pixel.
+        if (
+            shorter >= factor
+            and -(-header.width // factor) >= width
+            and -(-header.height // factor) >= height
+        ):
             return factor
     return 1
 
@@ -151,12 +157,9 @@ def _simplejpeg(data: bytes, header: Header, factor: int) -> Pixels | None:
         if (width, height) != (header.width, header.height):
             undecodable(Format.JPEG, "it gives its size twice")
         if colours in ("CMYK", "YCCK"):
-            return None  # Pillow knows about Adobe's inverted inks
+            return None  # simplejpeg's inks come out one off from Pillow's, nearly everywhere
         pixels: Pixels = simplejpeg.decode_jpeg(
-            data,
-            min_width=-(-width // factor),
-            min_height=-(-height // factor),
-            min_factor=2 if factor > 1 else 1,
+            data, min_width=-(-width // factor), min_height=-(-height // factor)
         )
     except ValueError as error:
         words = str(error)

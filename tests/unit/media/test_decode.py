@@ -1,6 +1,7 @@
 """Every kind of file becomes upright RGB, or a failure that says why."""
 
 import io
+import struct
 import threading
 import time
 import warnings
@@ -8,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import simplejpeg
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from unit.media.pictures import (
@@ -97,13 +98,20 @@ def test_every_pixel_layout_becomes_rgb_as_pillow_converts_it(data: bytes) -> No
     assert np.abs(pixels(data).astype(int) - by_pillow(data)).max() <= 1
 
 
+@pytest.mark.parametrize("side", range(1, 18))
+def test_tiny_jpegs_are_decoded_whole(side: int) -> None:
+    noise = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise), "JPEG")
+    assert np.abs(pixels(data).astype(int) - by_pillow(data)).max() <= 1
+
+
 def test_ycck_jpeg_is_decoded_like_the_cmyk_it_stands_for() -> None:
     data = encode(photo().convert("CMYK"), "JPEG", quality=95)
     at = data.index(b"Adobe")
     assert data[at + 11] in (0, 2)  # the colour transform that libjpeg goes by
     other = data[: at + 11] + bytes([2 - data[at + 11]]) + data[at + 12 :]
     for version in (data, other):
-        assert np.abs(pixels(version).astype(int) - by_pillow(version)).max() <= 1
+        assert np.array_equal(pixels(version), by_pillow(version))
 
 
 def test_16_bit_grey_is_scaled_by_1_257() -> None:
@@ -141,7 +149,10 @@ def test_png_orientation_is_found_behind_the_pixels() -> None:
     assert pixels(moved).shape == (61, 43, 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
+@example(size=(1, 1), near=(0, 1), orientation=1, mode="CMYK")
+@example(size=(7, 120), near=(1, 1), orientation=6, mode="CMYK")
+@example(size=(7, 120), near=(1, 1), orientation=6, mode="RGB")
 @given(
     size=st.tuples(st.integers(1, 200), st.integers(1, 200)),
     near=st.tuples(st.integers(0, 120), st.integers(0, 120)),
@@ -264,6 +275,21 @@ def test_a_png_of_compressed_text_does_not_blow_up() -> None:
 def test_a_large_run_length_bmp_is_refused_before_decoding() -> None:
     failure = refusal(rle_bmp(2000, 2000, b"\x01\x05" * (MAX_RLE_BYTES // 2)))
     assert failure.reason is Reason.IMAGE_TOO_LARGE
+
+
+def test_a_large_bmp_with_an_old_header_is_not_taken_for_a_run_length_one() -> None:
+    size, start = 1200 * 1200 * 3, 26
+    head = (
+        b"BM" + struct.pack("<IHHI", start + size, 0, 0, start) + struct.pack("<IHHHH", 12, 1200, 1200, 1, 24)
+    )
+    data = head + bytes(4) + b"\x01" + bytes(size - 5)
+    assert len(data) > MAX_RLE_BYTES
+    assert pixels(data).shape == (1200, 1200, 3)
+
+
+def test_decoders_that_disagree_about_the_size_are_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simplejpeg, "decode_jpeg_header", lambda _: (9000, 9000, "YCbCr", "420"))
+    assert "twice" in refusal(encode(photo(), "JPEG")).message
 
 
 def test_pillows_warnings_stay_inside() -> None:

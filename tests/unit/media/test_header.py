@@ -11,7 +11,6 @@ from PIL import Image
 from unit.media.pictures import (
     LIMITS,
     PNG_START,
-    chunk,
     encode,
     exif,
     gif_with_frame,
@@ -140,10 +139,12 @@ def test_a_picture_of_no_size_is_undecodable(data: bytes) -> None:
 
 
 def test_a_second_size_in_a_png_does_not_get_past_the_limit() -> None:
-    data = PNG_START + png_header(8, 8) + png_header(12_000, 12_000) + chunk(b"IDAT") + chunk(b"IEND")
+    large = png(300, 200, bytes(200 * 901))
+    data = PNG_START + png_header(8, 8) + large[len(PNG_START) :]
     with pytest.raises(Failure) as caught:
-        decode(EncodedImage(data), LIMITS)
+        decode(EncodedImage(data), MediaLimits(max_pixels=100))
     assert caught.value.reason is Reason.IMAGE_UNDECODABLE
+    assert "twice" in caught.value.message
 
 
 def test_a_second_size_in_a_jpeg_is_refused() -> None:
@@ -151,6 +152,13 @@ def test_a_second_size_in_a_jpeg_is_refused() -> None:
     at = data.index(b"\xff\xc0")
     frame = data[at : at + 19]
     assert refusal(data[:at] + frame + data[at:]).reason is Reason.IMAGE_UNDECODABLE
+
+
+def test_a_jpeg_may_have_some_fill_bytes_but_not_any_number() -> None:
+    data = encode(photo(), "JPEG")
+    filled = data[:2] + b"\xff" * 100 + data[2:]
+    assert read_header(filled, LIMITS).width == 61
+    assert refusal(data[:2] + b"\xff" * 5000 + data[2:]).reason is Reason.IMAGE_UNDECODABLE
 
 
 def test_a_gif_frame_larger_than_its_screen_counts() -> None:
