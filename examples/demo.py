@@ -76,9 +76,9 @@ def address_of(process: "subprocess.Popen[str]", log: Path) -> str:
         except queue.Empty:
             break
         if not line:
-            raise DemoFailed(
-                f"the server ended by itself with code {process.wait()}; its messages are above."
-            )
+            process.wait()
+            last = log.read_text().strip().splitlines()[-3:]
+            raise DemoFailed("the server did not start: " + "\n".join(last))
         if found := ADDRESS.search(line):
             return found[0]
     raise DemoFailed(f"the server was not ready within {READY_WITHIN:.0f} s; its messages are in {log}.")
@@ -108,7 +108,7 @@ def stop(process: "subprocess.Popen[str]") -> None:
 
 
 def windows(width: int, height: int) -> Iterator[opsin.Box]:
-    """Where the camera looks, a frame each: from the whole width closer to the face; fractions of the photo."""
+    """Where the camera looks, a frame each: from the whole width towards the face, in shares of the photo."""
     tall = SIZE[1] / SIZE[0] * width / height
     for step in np.linspace(0.0, 1.0, FPS * SECONDS):
         ease = float(step * step * (3 - 2 * step))

@@ -84,8 +84,8 @@ def _culprits_first(runs: Sequence[Any]) -> list[Any]:
 
 def _process(work: Work, start: Any) -> float:
     try:
-        _one_thread()
         model = _load(work)
+        _one_thread()
         batches = _batches(work)
         task = _task(model)
         for _ in range(WARM_BATCHES):
@@ -154,11 +154,9 @@ def _task(model: LoadedModel) -> Task:
 
 
 def _one_thread() -> None:
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return
-    torch.set_num_threads(1)
+    # A detector that has no use for torch has not loaded it, and is not made to.
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:

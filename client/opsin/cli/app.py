@@ -93,7 +93,14 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(cls=LazyCommands, rich_markup_mode="rich", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(
+    cls=LazyCommands,
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    epilog=EPILOG,
+    # A fault of ours is a plain traceback: typer's own shows the values of variables, tokens among them.
+    pretty_exceptions_enable=False,
+)
 
 
 @app.callback()

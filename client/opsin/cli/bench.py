@@ -42,13 +42,13 @@ def bench(
     ctx: typer.Context,
     *,
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="Pictures to send: files, globs, folders; made up without.",
             show_default=False,
             metavar="INPUT",
         ),
-    ] = [],  # noqa: B006
+    ] = None,
     model: Annotated[
         str,
         typer.Option(help="NAME, NAME@VERSION or NAME@LABEL.", metavar="NAME", show_default="the server's"),
@@ -129,13 +129,14 @@ def bench(
     settings = settings_of(ctx)
     seconds = parse_duration(duration) if duration else None
     bare = BarePlan(bare_model or model or "nanodet", bare_processes, bare_batch, seconds or BARE_SECONDS)
+    callers = _callers(concurrency)
     screen = Screen(settings)
-    with _reported(settings.target), _payload(inputs, size, text) as payload:
+    with _reported(settings.target), _payload(inputs or [], size, text) as payload:
         plan = Plan(
             client=client_options(settings),
             method=str(method),
             payload=payload,
-            callers=_callers(concurrency),
+            callers=callers,
             model=model,
             total=total,
             duration=seconds,

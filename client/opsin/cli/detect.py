@@ -53,21 +53,21 @@ def detect(
         int, typer.Option(help="At most so many a picture.", min=0, metavar="N", show_default="the model's")
     ] = 0,
     labels: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="Only these classes.", metavar="A,B", show_default=False),
-    ] = [],  # noqa: B006
+    ] = None,
     region: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="Look only here, in fractions of the picture; repeat for several.",
             metavar="X1,Y1,X2,Y2",
             show_default=False,
         ),
-    ] = [],  # noqa: B006
+    ] = None,
     candidate_label: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="What to look for, for zero-shot models.", metavar="A,B", show_default=False),
-    ] = [],  # noqa: B006
+    ] = None,
     text: Annotated[
         bool, typer.Option("--text", help="The inputs are texts; - for one a line of stdin.")
     ] = False,
@@ -90,9 +90,9 @@ def detect(
         "model": model,
         "min_score": min_score,
         "max_detections": max_detections,
-        "labels": parse_names(labels),
-        "regions": tuple(parse_region(one) for one in region),
-        "candidate_labels": parse_names(candidate_label),
+        "labels": parse_names(labels or ()),
+        "regions": tuple(parse_region(one) for one in region or ()),
+        "candidate_labels": parse_names(candidate_label or ()),
     }
     if text and save:
         raise typer.BadParameter("--save draws on pictures; it has no use with --text.")

@@ -45,8 +45,8 @@ def live_line(session: "StreamSession", screen: Screen) -> Iterator[Callable[[],
 
 
 def one_line(stats: "StreamStats") -> str:
-    """The figures in a line: `120 frames, 24.8 fps, age p50 31 ms p99 80 ms, dropped 3 superseded`."""
-    parts = [f"{stats.answered} frames", f"{stats.fps:.1f} fps"]
+    """The figures in a line: `120 answered, 24.8 fps, age p50 31 ms p99 80 ms, dropped 3 superseded`."""
+    parts = [f"{stats.answered} answered", f"{stats.fps:.1f} fps"]
     if stats.age_p50 is not None and stats.age_p99 is not None:
         parts.append(f"age p50 {_ms(stats.age_p50)} p99 {_ms(stats.age_p99)}")
     dropped = _dropped(stats)

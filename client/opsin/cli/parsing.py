@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 import typer
 
@@ -25,7 +26,7 @@ def parse_region(text: str) -> tuple[float, float, float, float]:
     return x_min, y_min, x_max, y_max
 
 
-def parse_names(texts: list[str]) -> tuple[str, ...]:
+def parse_names(texts: Iterable[str]) -> tuple[str, ...]:
     """Names given several times or separated by commas."""
     return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
 

@@ -71,8 +71,8 @@ def stream(
         ),
     ] = None,
     labels: Annotated[
-        list[str], typer.Option(help="Only these classes.", metavar="A,B", show_default=False)
-    ] = [],  # noqa: B006
+        list[str] | None, typer.Option(help="Only these classes.", metavar="A,B", show_default=False)
+    ] = None,
     quality: Annotated[
         int,
         typer.Option(
@@ -101,7 +101,7 @@ def stream(
         "rate": parse_rate(rate),
         "track": track,
         "min_score": min_score,
-        "labels": parse_names(labels),
+        "labels": parse_names(labels or ()),
         "quality": quality or None,
     }
     screen = Screen(settings)

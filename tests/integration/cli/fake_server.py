@@ -4,6 +4,7 @@ What an input says decides: picture bytes that begin with `bad` are refused as u
 overload, with `broken` as the detector's fault. The model `missing` is not there; `closed` asks who you are.
 """
 
+import threading
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -87,6 +88,13 @@ class Inference(InferenceServiceServicer):
     def __init__(self) -> None:
         self.requests: list[Any] = []
         self.metadata: dict[str, Any] = {}
+        self._awaited: list[tuple[int, threading.Event]] = []
+
+    def enough(self, number: int) -> threading.Event:
+        """Set once so many requests have come."""
+        event = threading.Event()
+        self._awaited.append((number, event))
+        return event
 
     def Detect(self, request: DetectRequest, context: grpc.ServicerContext) -> DetectResponse:
         self._note(request, context)
@@ -116,6 +124,9 @@ class Inference(InferenceServiceServicer):
 
     def _note(self, request: Any, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
+        for number, event in self._awaited:
+            if len(self.requests) >= number:
+                event.set()
         self.metadata = dict(context.invocation_metadata())
         if request.model == "missing":
             refuse(context, *MISSING)
@@ -174,6 +185,10 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def Watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[health_pb2.HealthCheckResponse]:
         yield health_pb2.HealthCheckResponse(status=2)
+        if request.service == "forever":
+            gone = threading.Event()
+            context.add_callback(gone.set)
+            gone.wait(60)
         yield health_pb2.HealthCheckResponse(status=1)
 
 

@@ -135,9 +135,9 @@ def test_annotated_pictures_are_written_under_names_of_their_own(
     out = tmp_path / "out"
     result = opsin("detect", pictures / "a.jpg", pictures / "more" / "a.jpg", "--save", out, "--json")
     assert [line["saved"] for line in lines(result)] == [str(out / "a.jpg"), str(out / "a-2.jpg")]
-    drawn = Image.open(out / "a-2.jpg")
-    assert drawn.size == (64, 48)
-    assert len(drawn.getcolors(10_000) or []) > 10, "nothing was drawn on the grey picture"
+    with Image.open(out / "a-2.jpg") as drawn:
+        assert drawn.size == (64, 48)
+        assert len(drawn.getcolors(10_000) or []) > 10, "nothing was drawn on the grey picture"
 
 
 def test_saving_beside_the_inputs_changes_no_input(opsin: Run, pictures: Path) -> None:

@@ -38,7 +38,7 @@ def test_every_frame_is_one_json_line_in_order(opsin: Run, clip: Path) -> None:
     assert [line["sequence"] for line in told(result)] == list(range(1, FRAMES + 1))
     assert (kinds.count("dropped"), kinds.count("failed"), kinds.count("result")) == (3, 2, 10)
     assert result.exit_code == 1, "two frames failed"
-    assert "10 frames" in result.stderr
+    assert "10 answered" in result.stderr
 
 
 def test_people_get_a_line_a_frame_and_a_sum(opsin: Run, clip: Path) -> None:

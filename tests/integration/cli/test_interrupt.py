@@ -1,0 +1,64 @@
+"""Ctrl-C ends a command cleanly: a sum of what was done, exit 130, no traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from integration.cli.fake_server import FakeServer
+
+
+@contextmanager
+def started(server: FakeServer, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPSIN_TARGET": server.target}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "opsin.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_stream_tells_its_sum(server: FakeServer, pictures: Path) -> None:
+    with started(server, "stream", str(pictures), "--rate", "0.01", "--json") as process:
+        assert process.stdout
+        assert '"sequence": 1' in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "1 answered" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_bench_ends_with_its_processes(server: FakeServer) -> None:
+    with started(server, "bench", "-z", "60s", "-c", "1", "--size", "1kB", "--warmup", "0") as process:
+        _wait_for_calls(server, 20)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output) == (130, "")
+    assert "Traceback" not in errors
+
+
+def test_a_watched_health_ends(server: FakeServer) -> None:
+    with started(server, "health", "--watch", "--service", "forever") as process:
+        assert process.stdout
+        assert process.stdout.readline() == "NOT_SERVING\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+def _wait_for_calls(server: FakeServer, number: int) -> None:
+    if not server.inference.enough(number).wait(30):
+        pytest.fail(f"fewer than {number} calls arrived")
