@@ -17,7 +17,7 @@ from opsin_server.rpc import validate
 from opsin_server.rpc.convert import detect_call, embed_call, packed_wanted
 from opsin_server.rpc.edge import CallContext
 from opsin_server.rpc.errors import REFUSALS, RULES, as_failure, status_of
-from opsin_server.rpc.replies import detect_response, embed_response
+from opsin_server.rpc.replies import detect_response, embed_response, fill_detect
 from opsin_server.rpc.seam import Pipeline
 from opsin_server.telemetry.metrics import Metrics
 
@@ -57,7 +57,7 @@ class InferenceService:
             if isinstance(outcome, Failure):
                 reply.outcomes.add(error=status_of(outcome))
             else:
-                reply.outcomes.add(response=detect_response(outcome))
+                fill_detect(reply.outcomes.add().response, outcome)
         return reply
 
     async def batch_embed(self, request: BatchEmbedRequest, context: CallContext) -> BatchEmbedResponse:

@@ -6,7 +6,6 @@ calls.
 """
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from google.protobuf.message import Message
 
 from opsin.v1.stream_pb2 import (
     Frame,
-    FrameFailed,
     FrameResult,
     GoAway,
     GoAwayReason,
@@ -30,7 +28,7 @@ from opsin_server.errors import Failure, Reason
 from opsin_server.rpc.convert import detect_options, image_source
 from opsin_server.rpc.edge import CallContext
 from opsin_server.rpc.errors import as_failure, status_of
-from opsin_server.rpc.replies import detect_response, model_ref
+from opsin_server.rpc.replies import fill_detect, microseconds, model_ref
 from opsin_server.rpc.seam import Catalog, Pipeline
 from opsin_server.rpc.stream_age import Ages
 from opsin_server.rpc.stream_config import StreamTerms, terms, updated_options
@@ -229,8 +227,8 @@ class _Stream:
             reason = outcome.answer.reason.value
             self._service.metrics.failed(reason)
             self._service.metrics.frame("failed", reason)
-            failed = FrameFailed(sequence=outcome.frame.sequence, error=status_of(outcome.answer))
-            reply.failed.CopyFrom(failed)
+            reply.failed.sequence = outcome.frame.sequence
+            reply.failed.error.CopyFrom(status_of(outcome.answer))
         else:
             self._service.metrics.frame("result")
             _fill(reply.result, outcome, outcome.answer, time.monotonic())
@@ -270,9 +268,10 @@ def _placed(failure: Failure, frame: Frame) -> Failure:
 
 def _fill(result: FrameResult, outcome: _Outcome, answer: DetectAnswer, now: float) -> None:
     """A result whose turn has come at `now`: the times count from the frame's arrival to here."""
-    spent = dataclasses.replace(answer.timings, total=now - outcome.arrived, order=now - outcome.ready)
     result.sequence = outcome.frame.sequence
-    result.response.CopyFrom(detect_response(dataclasses.replace(answer, timings=spent)))
+    fill_detect(result.response, answer)
+    result.response.timings.total_us = microseconds(now - outcome.arrived)
+    result.response.timings.order_us = microseconds(now - outcome.ready)
     if outcome.frame.HasField("capture_time"):
         result.capture_time.CopyFrom(outcome.frame.capture_time)
     result.age.FromMicroseconds(round((now - outcome.arrived + outcome.excess) * 1e6))
