@@ -129,7 +129,7 @@ class Client:
                         print(reply.sequence, len(reply.result.detections))
 
         source: a video file, a URL (rtsp://, http://, ...) or the number of a camera, which take
-            opsin[video]; a picture or a folder of pictures; or anything iterable over inputs or `opsin.Frame`s.
+            opsin[video]; a picture or a folder of pictures; or an iterable of inputs or `opsin.Frame`s.
         settings:
             model and the fields of `opsin.DetectOptions`, as for `detect`.
             freshness: "every_frame" (the default: none is dropped, the source waits), "latest", "max_age=0.5"
