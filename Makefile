@@ -73,8 +73,8 @@ test: $(STAMP) ## All tests
 test-fast: $(STAMP) ## The tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-bench: $(STAMP) ## Measure the server against the bare model
-	$(BIN)/opsin bench $(ARGS)
+bench: $(STAMP) ## Measure a server at 1, 8 and 32 callers, beside the bare model
+	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/bench.sh $(ARGS)
 
 wheel: $(STAMP) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
