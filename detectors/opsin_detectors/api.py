@@ -310,3 +310,4 @@ class Detector(Protocol):
 
     def close(self) -> None:
         """Let go of what is held outside Python's memory. Called once, after the last batch."""
+        return  # without it type checkers take the method for abstract

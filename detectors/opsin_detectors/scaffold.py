@@ -41,8 +41,8 @@ def write(name: str, into: Path) -> Path:
 def _check(name: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > 64 or keyword.iskeyword(name):
         raise ScaffoldError(
-            f"“{name}” cannot be a detector's name: words of lower-case letters and digits, joined by “-” or “_”, "
-            "beginning with a letter, 64 characters at most"
+            f"“{name}” cannot be a detector's name: words of lower-case letters and digits, joined by “-” "
+            "or “_”, beginning with a letter, 64 characters at most"
         )
     if name in find():
         raise ScaffoldError(f"“{name}” is a detector already; take another name")
