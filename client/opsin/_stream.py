@@ -7,7 +7,6 @@ one ends.
 
 import threading
 import time
-import weakref
 from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -39,9 +38,9 @@ class StreamSession:
 
     def __init__(self, link: Link, channel: grpc.Channel, source: Any, ask: StreamAsk) -> None:
         self._driver = _Driver(link, channel, source, ask)
+        # Neither this generator nor the driver's threads hold this object, so a stream that is forgotten is
+        # collected, its generator closed, and everything let go of.
         self._replies = self._driver.replies()
-        # The driver's threads never hold this object, so a stream that is forgotten ends by itself.
-        self._finalizer = weakref.finalize(self, self._driver.close)
 
     def __iter__(self) -> Self:
         return self
@@ -101,6 +100,7 @@ class _Driver:
         self.session = Session(ask, live=self.source.live, limit=link.max_message_bytes, now=time.monotonic())
         self._changed = threading.Condition()
         self._closed = False
+        self._feeding = False
         self._connections = 0
         self._call: Any = None
         self._own_channel: Any = None
@@ -109,6 +109,7 @@ class _Driver:
         """All replies; opens connections as needed."""
         if self._closed:
             raise ClientClosed("this stream was closed")
+        self._feeding = True
         threading.Thread(target=self._feed, name="opsin-stream-source", daemon=True).start()
         try:
             while not self._closed:
@@ -145,6 +146,8 @@ class _Driver:
             call.cancel()
         if channel is not None:
             channel.close()
+        if not self._feeding:  # else the feeder closes it, which alone knows when it is done with it
+            self.source.close()
 
     def _connection(self) -> Generator[FrameReply, None, OpsinError | None]:
         """The replies of one connection; returns the error that ended it, or None."""

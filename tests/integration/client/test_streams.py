@@ -263,6 +263,21 @@ def test_leaving_early_ends_the_call_at_the_server(fake: Fake, connect: Connect)
     session.close()
 
 
+def test_a_stream_that_is_closed_before_it_began_lets_go_of_its_source(fake: Fake, connect: Connect) -> None:
+    class Camera:
+        closed = threading.Event()
+
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"x"])
+
+        def close(self) -> None:
+            self.closed.set()
+
+    with connect(fake.target).stream(Camera()):
+        pass
+    assert Camera.closed.wait(5)
+
+
 def test_closing_the_client_ends_its_streams(fake: Fake) -> None:
     with opsin.Client(fake.target) as client:
         session = client.stream(b"x" for _ in iter(int, 1))

@@ -175,6 +175,15 @@ def test_a_second_reply_to_one_frame_is_ignored() -> None:
     assert session.stats(0.0).answered == 1
 
 
+def test_a_reply_to_a_frame_that_was_not_sent_yet_is_ignored() -> None:
+    session = opened(Server(1))
+    session.offer(PICTURE, 0.0)
+    early = pb.StreamDetectResponse(result=pb.FrameResult(sequence=1)).SerializeToString()
+    assert session.receive(early) == []
+    assert session.next_message(0.0) is not None
+    assert numbers(session.receive(early)) == [1]
+
+
 def test_unanswered_frames_are_sent_again_under_their_own_numbers_with_the_token() -> None:
     server = Server()
     session = opened(server)
