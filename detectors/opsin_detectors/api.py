@@ -249,6 +249,8 @@ class ModelInfo:
     decode_size: tuple[int, int] = (0, 0)
     """(width, height) in pixels below which a picture must not be reduced while decoding; (0, 0): never
     reduce."""
+    light: bool = False
+    """`prepare` takes microseconds whatever the input, so it is not worth a thread of its own."""
     device: str = "cpu"
     dtype: str = "float32"
     runtime: str = ""

@@ -46,7 +46,7 @@ from opsin_server.calls import (
 from opsin_server.errors import Failure, Reason
 from opsin_server.media.budget import PixelBudget
 from opsin_server.media.crop import crop
-from opsin_server.media.decode import decode, decoded_bytes
+from opsin_server.media.decode import decode, decoded_bytes, is_instant
 from opsin_server.media.header import MediaLimits
 from opsin_server.media.pool import CpuPool
 from opsin_server.models.loaded import LoadedModel
@@ -93,6 +93,13 @@ class _Looks:
     regions: tuple[Box, ...]
     keep_image: bool
     caller: Caller
+
+    @property
+    def instant(self) -> bool:
+        """Whether making it ready takes less than a hop to another thread would."""
+        if not self.model.info.light or len(self.regions) > 1:
+            return False
+        return isinstance(self.source, Text) or is_instant(self.source)
 
     @property
     def near(self) -> tuple[int, int]:
@@ -193,7 +200,10 @@ class Pipeline:
             size = self._decoded_bytes(looks)
             with self._budget.reserve(size) as held:
                 watch.admitted()
-                ready = await self._pool.run(_make_ready, looks, self._limits)
+                if looks.instant:
+                    ready = _make_ready(looks, self._limits)
+                else:
+                    ready = await self._pool.run(_make_ready, looks, self._limits)
                 held.shrink(ready.held_bytes)
                 watch.ready(ready.decoded, ready.at)
                 pairs = _pairs(ready.prepared, looks.task, looks.options, (ready.width, ready.height))

@@ -66,6 +66,7 @@ class Echo(Detector):
             classes=("echo",),
             embedding_dimensions=DIMENSIONS,
             max_batch=64,
+            light=True,
             device=context.device,
         )
 
