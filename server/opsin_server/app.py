@@ -94,7 +94,7 @@ class App:
         self.pipeline = Pipeline(
             registry=self.registry,
             scheduler=self.scheduler,
-            gate=Gate(GateLimits(limits.max_queued_tickets), self.scheduler),
+            gate=Gate(GateLimits(limits.max_queued_tickets, settings.scheduler.max_backlog), self.scheduler),
             pool=self._pool,
             budget=self._budget,
             limits=media,

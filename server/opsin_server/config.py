@@ -153,6 +153,9 @@ class SchedulerSettings(_Section):
     """Torch threads of a lane. 0, the default: the cores shared out over the lanes."""
     cpu_threads: Annotated[int, Field(ge=0, le=256)] = 0
     """Threads that decode, prepare and finish. 0, the default: one for each core."""
+    max_backlog: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    """Seconds of work that may wait for the device, over all models. Above the longest deadline your callers
+    set: what waits longer than that is answered too late for everyone."""
     stall_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Seconds without progress after which a lane counts as stalled and health says so. Well above the
     slowest batch of the slowest model, first runs included."""

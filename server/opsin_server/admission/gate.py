@@ -1,25 +1,37 @@
 """The door: whether a call may come in at all, decided before a byte of its picture is decoded.
 
-Owns the count of inputs that were let in and do not wait in a queue yet (they are being decoded). Everything
-else it reads from the scheduler. A refusal says when trying again makes sense.
+Owns the count of inputs that were let in and do not wait in a queue yet (they are being decoded), and the
+words of each refusal. What a newcomer would have to wait, and when there will be room, is the scheduler's
+estimate. A refusal says when trying again makes sense, or that it never does.
+
+Frames of a stream pass the limits on waiting work: a stream has a window of its own, and what does not fit
+there is dropped or left unread by the stream's rules, not refused.
 """
 
-from collections.abc import Generator
+import math
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from opsin_server.calls import Caller
 from opsin_server.errors import Failure, Reason
+from opsin_server.scheduling.admit import Estimate
 from opsin_server.scheduling.scheduler import Scheduler
+from opsin_server.scheduling.ticket import Priority
 
 __all__ = ["Gate", "GateLimits", "Place"]
+
+LEAST_RETRY = 0.01
+"""Seconds; a pushback below it would only have clients spin."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateLimits:
-    """queued: inputs that may wait, decoding included."""
+    """queued: inputs that may wait, decoding included. backlog: seconds of work that may wait."""
 
     queued: int = 1024
+    backlog: float = math.inf
 
 
 class Place:
@@ -47,11 +59,14 @@ class Place:
 class Gate:
     """Admission for one scheduler."""
 
-    def __init__(self, limits: GateLimits, scheduler: Scheduler) -> None:
+    def __init__(
+        self, limits: GateLimits, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.limits = limits
         self.coming = 0
         """Inputs admitted and not yet in a queue."""
         self._scheduler = scheduler
+        self._clock = clock
 
     @contextmanager
     def admit(self, model: str, items: int, caller: Caller) -> Generator[Place]:
@@ -59,17 +74,62 @@ class Gate:
 
         Raises Failure: QUEUE_FULL, DEADLINE_UNMEETABLE, DEADLINE_PASSED.
         """
-        waiting = self.coming + self._scheduler.waiting
-        if waiting + items > self.limits.queued:
-            raise Failure(
-                Reason.QUEUE_FULL,
-                f"{waiting} inputs wait and the queue holds {self.limits.queued}",
-                metadata={"limit": str(self.limits.queued), "waiting": str(waiting)},
-                retry_after=self._scheduler.backlog_seconds(),
-            )
-        self._scheduler.check_deadline(model, caller.deadline)
+        if caller.priority is not Priority.STREAM:
+            self._check_room(model, items)
+        if caller.deadline < math.inf:
+            self._check_deadline(model, caller)
         place = Place(self, items)
         try:
             yield place
         finally:
             place.free()
+
+    def _check_room(self, model: str, items: int) -> None:
+        waiting = self.coming + self._scheduler.waiting
+        if waiting + items > self.limits.queued:
+            raise self._full(
+                f"{waiting} inputs wait and the queue holds {self.limits.queued}",
+                {"limit": str(self.limits.queued), "waiting": str(waiting)},
+                self._scheduler.seconds_to_room(model, waiting + items - self.limits.queued),
+                never=items > self.limits.queued,
+            )
+        if self.limits.backlog < math.inf:
+            seconds = self._scheduler.backlog_seconds()
+            if seconds > self.limits.backlog:
+                raise self._full(
+                    f"{seconds:.1f} seconds of work wait and the limit is {self.limits.backlog:g}",
+                    {"limit": f"{self.limits.backlog:g}", "waiting": f"{seconds:.3f}"},
+                    seconds - self.limits.backlog,
+                )
+
+    def _full(
+        self, message: str, metadata: dict[str, str], retry_after: float, *, never: bool = False
+    ) -> Failure:
+        return Failure(
+            Reason.QUEUE_FULL,
+            message,
+            metadata=metadata,
+            retry_after=None if never else max(LEAST_RETRY, retry_after),
+            never_retry=never,
+        )
+
+    def _check_deadline(self, model: str, caller: Caller) -> None:
+        left = caller.deadline - self._clock()
+        if left <= 0:
+            raise Failure(Reason.DEADLINE_PASSED, "the deadline had passed when the call arrived")
+        expected = self._scheduler.estimate(model, caller.flow, caller.priority, caller.deadline)
+        if expected is not None and not expected.feasible:
+            raise _unmeetable(left, expected)
+
+
+def _unmeetable(left: float, expected: Estimate) -> Failure:
+    """The time it would have taken, and when to come back: never, if even an idle server is too slow."""
+    seconds = expected.total if expected.feasible_idle else expected.least
+    where = "behind the work that waits" if expected.feasible_idle else "even on an idle server"
+    return Failure(
+        Reason.DEADLINE_UNMEETABLE,
+        f"the deadline leaves {left * 1000:.0f} ms; an answer would take {seconds * 1000:.0f} ms {where}",
+        metadata={"left_ms": f"{left * 1000:.0f}", "needed_ms": f"{seconds * 1000:.0f}"},
+        retry_after=max(LEAST_RETRY, expected.retry_after or 0.0) if expected.feasible_idle else None,
+        never_retry=not expected.feasible_idle,
+    )

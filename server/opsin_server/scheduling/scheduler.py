@@ -32,7 +32,7 @@ import structlog
 
 from opsin_detectors.api import Item, Output, Prepared
 from opsin_server.errors import Failure
-from opsin_server.scheduling import failures
+from opsin_server.scheduling import admit, failures
 from opsin_server.scheduling.batch import Batch, Done, Entry, Runner, WarmUp, out_of_memory
 from opsin_server.scheduling.fleet import Fleet
 from opsin_server.scheduling.lanes import Lane, Report
@@ -258,19 +258,32 @@ class Scheduler:
         return self._options.device
 
     def backlog_seconds(self) -> float:
-        """About how long the work that waits will keep all lanes busy."""
-        seconds = sum(
-            self._queues.waiting(key)
-            * profile.seconds(self._queues.terms[key].buckets[-1])
-            / self._queues.terms[key].buckets[-1]
-            for key, profile in self._profiles.items()
-        )
-        return seconds / max(1, len(self._fleet))
+        """How long the work that waits will keep all lanes busy."""
+        return admit.backlog_seconds(self._queues, self._profiles, len(self._fleet))
 
-    def check_deadline(self, model: str, deadline: float) -> None:
-        """Raise Failure when an input that came now could not be answered by `deadline` (clock seconds)."""
-        if deadline <= self._clock():
-            raise failures.passed()
+    def seconds_to_room(self, model: str, tickets: int) -> float:
+        """About how long until so many places in the queues are free."""
+        if model not in self._models:
+            return 1.0
+        return admit.drain_seconds(
+            self._queues, self._profiles, len(self._fleet), model=model, tickets=tickets
+        )
+
+    def estimate(self, model: str, flow: str, priority: Priority, deadline: float) -> admit.Estimate | None:
+        """What an input that came now would have to expect; None for a model that is not here."""
+        if model not in self._models:
+            return None
+        view = LaneView(lanes=len(self._fleet), idle=len(self._fleet.idle))
+        return admit.estimate(
+            self._queues,
+            self._clock(),
+            self._profiles,
+            view,
+            model=model,
+            flow=flow,
+            priority=priority,
+            deadline=deadline,
+        )
 
     def busy_seconds(self) -> float:
         """Lane-seconds spent running batches since the start, those running now included."""
@@ -365,7 +378,8 @@ class Scheduler:
             if self._expiry is not None:
                 self._expiry.cancel()
             self._expiry_at = deadline
-            self._expiry = self._loop.call_later(max(0.0, deadline - self._clock()), self._expire)
+            # A moment later, so that deadlines that lie close together are one sweep.
+            self._expiry = self._loop.call_later(max(0.0, deadline - self._clock()) + 0.002, self._expire)
 
     def _expire(self) -> None:
         now = self._clock()
