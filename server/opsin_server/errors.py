@@ -61,7 +61,7 @@ class Reason(StrEnum):
 
 
 @dataclass(eq=False)
-class Failure(Exception):
+class Failure(Exception):  # noqa: N818  a value too: items of a batch carry it without raising
     """One failure, complete enough to be told to the caller.
 
     field: path of the offending field from the root of the message that the raising room was given

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.cli.fake_server import FakeServer, running
 from PIL import Image
 from typer.testing import CliRunner
+
+from integration.cli.fake_server import FakeServer, running
 
 
 @pytest.fixture

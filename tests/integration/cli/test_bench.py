@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from integration.cli.conftest import jpeg, run
 from integration.cli.fake_server import FakeServer
-
 from opsin_server import bare
 
 Run = Callable[..., Any]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from integration.cli.conftest import run
 from integration.cli.fake_server import FakeServer
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+
 from integration.cli.conftest import jpeg, run
 from integration.cli.fake_server import FakeServer
-from PIL import Image
 
 Run = Callable[..., Any]
 

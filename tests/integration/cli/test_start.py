@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from integration.cli.conftest import run
 
+from integration.cli.conftest import run
 from opsin.cli import app as commands
 
 

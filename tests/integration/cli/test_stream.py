@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+
 from integration.cli.fake_server import FakeServer
 
 Run = Callable[..., Any]

@@ -5,9 +5,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from integration.client.fake import Fake, Threaded
 
 import opsin
+from integration.client.fake import Fake, Threaded
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from integration.client.fake import Fake
-
 import opsin
+from integration.client.fake import Fake
 
 CODE = """
 import sys

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from integration.client.fake import LIMIT, Fake, refuse
 
 import opsin
+from integration.client.fake import LIMIT, Fake, refuse
 from opsin import v1 as pb
 
 Connect = Callable[..., Any]

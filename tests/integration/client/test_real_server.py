@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving import serving
 
 import opsin
+from serving import serving
 
 PICTURES = Path(__file__).parents[2] / "data" / "images"
 

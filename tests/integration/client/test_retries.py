@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 import pytest
-from integration.client.fake import Fake, found, refuse
 
 import opsin
+from integration.client.fake import Fake, found, refuse
 
 Connect = Callable[..., Any]
 FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from integration.client.fake import Fake, answer_all, ready, refuse, result
 
 import opsin
+from integration.client.fake import Fake, answer_all, ready, refuse, result
 from opsin import v1 as pb
 
 Connect = Callable[..., Any]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from integration.deploy.processes import (
     ENVOY_CONFIG,
     Server,
@@ -21,7 +22,6 @@ from integration.deploy.processes import (
     tool,
     wait_until,
 )
-
 from opsin.v1 import (
     DetectRequest,
     DetectResponse,

@@ -14,6 +14,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
+
 from integration.deploy.processes import Envoy, channel, envoy
 
 DETECT = "/opsin.v1.InferenceService/Detect"

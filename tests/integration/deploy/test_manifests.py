@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from integration.deploy.processes import ROOT, tool
 
+from integration.deploy.processes import ROOT, tool
 from opsin_server.config import DrainSettings, ServerSettings, load
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
 from integration.deploy.processes import ROOT, Server, opsin_server
 
 README = (ROOT / "README.md").read_text()

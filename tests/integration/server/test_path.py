@@ -35,7 +35,8 @@ async def test_the_astronaut_is_found_where_she_is_and_judged_neutral() -> None:
         judged = await server.inference.Detect(DetectRequest(model="nsfw", image=Image(encoded=ASTRONAUT)))
         assert judged.labels[0].name == "neutral"
         assert judged.labels[0].score >= 0.95
-        assert judged.flagged is False and judged.HasField("flagged")
+        assert judged.flagged is False
+        assert judged.HasField("flagged")
         vector = await server.inference.Embed(EmbedRequest(image=Image(encoded=ASTRONAUT)))
         assert vector.model.name == "nsfw"
         assert len(vector.embedding.values) == 1792

@@ -12,6 +12,12 @@ import simplejpeg
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+
+from opsin_server.calls import EncodedImage, RawImage, UriImage
+from opsin_server.errors import Failure, Reason
+from opsin_server.media.decode import configure_pillow, decode, decoded_bytes, is_instant
+from opsin_server.media.guards import MAX_RLE_BYTES, MAX_SCANS
+from opsin_server.media.header import MAX_BLOCKS, MediaLimits
 from unit.media.pictures import (
     LIMITS,
     PNG_START,
@@ -26,12 +32,6 @@ from unit.media.pictures import (
     png_header,
     rle_bmp,
 )
-
-from opsin_server.calls import EncodedImage, RawImage, UriImage
-from opsin_server.errors import Failure, Reason
-from opsin_server.media.decode import configure_pillow, decode, decoded_bytes, is_instant
-from opsin_server.media.guards import MAX_RLE_BYTES, MAX_SCANS
-from opsin_server.media.header import MAX_BLOCKS, MediaLimits
 
 
 def refusal(data: bytes, near: tuple[int, int] = (0, 0)) -> Failure:

@@ -4,12 +4,12 @@ import struct
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from unit.media.pictures import encode, exif, gif_with_frame, photo, png, rle_bmp
 
 from opsin_server.calls import EncodedImage, ImageSource, PixelFormat, RawImage
 from opsin_server.errors import Failure, Reason
 from opsin_server.media.decode import decode, decoded_bytes
 from opsin_server.media.header import MediaLimits
+from unit.media.pictures import encode, exif, gif_with_frame, photo, png, rle_bmp
 
 LIMITS = MediaLimits(max_pixels=250_000, max_side=4096)
 REASONS = {

@@ -8,6 +8,11 @@ import tracemalloc
 
 import pytest
 from PIL import Image
+
+from opsin_server.calls import EncodedImage
+from opsin_server.errors import Failure, Reason
+from opsin_server.media.decode import decode, decoded_bytes
+from opsin_server.media.header import MAX_BLOCKS, Format, MediaLimits, read_header
 from unit.media.pictures import (
     LIMITS,
     PNG_START,
@@ -18,11 +23,6 @@ from unit.media.pictures import (
     png,
     png_header,
 )
-
-from opsin_server.calls import EncodedImage
-from opsin_server.errors import Failure, Reason
-from opsin_server.media.decode import decode, decoded_bytes
-from opsin_server.media.header import MAX_BLOCKS, Format, MediaLimits, read_header
 
 FILES = [
     pytest.param("JPEG", {}, id="jpeg"),

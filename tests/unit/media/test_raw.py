@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.media.pictures import LIMITS
 
 from opsin_server.calls import PixelFormat, RawImage
 from opsin_server.errors import Failure, Reason
 from opsin_server.media.decode import decode, decoded_bytes
 from opsin_server.media.header import MediaLimits
+from unit.media.pictures import LIMITS
 
 CHROMA = (PixelFormat.NV12, PixelFormat.I420)
 
