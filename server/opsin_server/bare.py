@@ -2,10 +2,10 @@
 
     python -m opsin_server.bare --model nanodet --seconds 4 --processes 2 --batch 4 photos/*.jpg
 
-Each process loads the model, keeps to one torch thread, and does in a plain loop what the server does for a
-picture: decode, prepare, infer (in batches), finish, with the server's own decoder and the detector's own
-code. No queue, no wire, no waiting. All processes begin together once all are warm. Prints one JSON line:
-`rate` is pictures a second over all processes. It knows nothing of the scheduler and of gRPC.
+Each process loads the model, keeps to one torch thread unless told otherwise, and does in a plain loop what the
+server does for a picture: decode, prepare, infer (in batches), finish, with the server's own decoder and the
+detector's own code. No queue, no wire, no waiting. All processes begin together once all are warm. Prints one
+JSON line: `rate` is pictures a second over all processes. It knows nothing of the scheduler and of gRPC.
 """
 
 import argparse
@@ -47,6 +47,8 @@ class Work:
     paths: tuple[str, ...]
     seconds: float
     batch: int
+    threads: int = 1
+    """Torch threads of each process."""
     device: str = "cpu"
     dtype: str = "auto"
     detectors_dirs: tuple[str, ...] = ()
@@ -85,7 +87,7 @@ def _culprits_first(runs: Sequence[Any]) -> list[Any]:
 def _process(work: Work, start: Any) -> float:
     try:
         model = _load(work)
-        _one_thread()
+        _set_threads(work.threads)
         batches = _batches(work)
         task = _task(model)
         for _ in range(WARM_BATCHES):
@@ -153,10 +155,10 @@ def _task(model: LoadedModel) -> Task:
     raise LoadError(f"model “{model.name}” looks at no pictures; the bare loop runs on pictures only")
 
 
-def _one_thread() -> None:
+def _set_threads(threads: int) -> None:
     # A detector that has no use for torch has not loaded it, and is not made to.
     if torch := sys.modules.get("torch"):
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -167,6 +169,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--detectors-dir", action="append", default=[])
@@ -182,6 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tuple(told.pictures),
         told.seconds,
         told.batch,
+        told.threads,
         told.device,
         told.dtype,
         tuple(told.detectors_dir),

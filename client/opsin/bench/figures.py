@@ -12,6 +12,8 @@ __all__ = ["Bare", "Figures", "Latency", "figures_of", "percentile"]
 
 CLIENT_BUSY = 0.9
 """Share of a core from which on a process of callers may be what holds the figures down."""
+NOISY = 1.15
+"""Quickest over slowest round of the bare model from which on the machine was not quiet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +63,31 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """The bare model's inputs a second before and after the server's runs, and how it was run."""
+    """The bare model beside the server's runs: `rounds[i]` and `rounds[i + 1]` lie around run i.
+
+    rounds: inputs a second. processes, batch, threads: how it was run.
+    """
 
     model: str
-    before: float
-    after: float
+    rounds: tuple[float, ...]
     processes: int
     batch: int
+    threads: int
 
     @property
     def rate(self) -> float:
-        """The mean of the two rounds, so that a machine that drifts is fair to both sides."""
-        return (self.before + self.after) / 2
+        """The mean of the rounds."""
+        return sum(self.rounds) / len(self.rounds)
 
-    def share(self, figures: Figures) -> float:
-        """The server's rate over the bare model's."""
-        return figures.rate / self.rate if self.rate else 0.0
+    @property
+    def noisy(self) -> bool:
+        """Whether the rounds, which ought to be equal, are so far apart that shares of them mean little."""
+        return max(self.rounds) > NOISY * min(self.rounds)
+
+    def share(self, run: int, figures: Figures) -> float:
+        """The server's rate in that run over the bare model's around it, so that a drift is fair to both."""
+        around = (self.rounds[run] + self.rounds[run + 1]) / 2
+        return figures.rate / around if around else 0.0
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

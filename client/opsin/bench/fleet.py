@@ -11,13 +11,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from opsin.bench.load import Recording
 from opsin.bench.worker import Job
 
-__all__ = ["BenchError", "run_bare", "run_jobs", "split"]
+__all__ = ["BarePlan", "BenchError", "run_bare", "run_jobs", "split"]
 
 
 class BenchError(Exception):
@@ -93,19 +93,25 @@ class _Worker:
         self._process.stdin.flush()
 
 
-def run_bare(model: str, paths: Sequence[str], *, seconds: float, processes: int, batch: int) -> float:
+@dataclass(frozen=True, slots=True)
+class BarePlan:
+    """What the server is compared with. seconds: of each round. threads: of each process."""
+
+    model: str
+    processes: int
+    batch: int
+    seconds: float
+    threads: int = 1
+
+    def to_arguments(self) -> list[str]:
+        """As `opsin_server.bare` takes it."""
+        options = asdict(self)
+        return [f"--{name}={value}" for name, value in options.items()]
+
+
+def run_bare(plan: BarePlan, paths: Sequence[str]) -> float:
     """Inputs a second that the model answers without a server, on this machine. Raises `BenchError`."""
-    arguments = [
-        "--model",
-        model,
-        "--seconds",
-        str(seconds),
-        "--processes",
-        str(processes),
-        "--batch",
-        str(batch),
-    ]
-    process = _start(["opsin_server.bare", *arguments, *paths], stdin=subprocess.DEVNULL)
+    process = _start(["opsin_server.bare", *plan.to_arguments(), *paths], stdin=subprocess.DEVNULL)
     try:
         answer, _ = process.communicate()
     except BaseException:

@@ -11,8 +11,8 @@ __all__ = ["lines", "notes", "table"]
 
 def lines(result: Result) -> Iterator[dict[str, Any]]:
     """One JSON-ready line a run, and one for the bare model."""
-    for figures in result.runs:
-        share = {"share_of_bare": result.bare.share(figures)} if result.bare else {}
+    for run, figures in enumerate(result.runs):
+        share = {"share_of_bare": result.bare.share(run, figures)} if result.bare else {}
         yield {"kind": "run", **figures.to_dict(), **share}
     if result.bare:
         bare = result.bare
@@ -20,9 +20,11 @@ def lines(result: Result) -> Iterator[dict[str, Any]]:
             "kind": "bare",
             "model": bare.model,
             "rate": bare.rate,
-            "rounds": [bare.before, bare.after],
+            "rounds": list(bare.rounds),
+            "noisy": bare.noisy,
             "processes": bare.processes,
             "batch": bare.batch,
+            "threads": bare.threads,
         }
 
 
@@ -38,7 +40,7 @@ def table(result: Result) -> Any:
     titles += ["of bare"] if result.bare else []
     for title in titles:
         drawn.add_column(title, justify="right", no_wrap=True)
-    for figures in result.runs:
+    for run, figures in enumerate(result.runs):
         row = [str(figures.callers), f"{figures.rate:.1f}", *_latencies(figures), _batch(figures)]
         row.append(str(sum(figures.errors.values())))
         row += (
@@ -46,7 +48,7 @@ def table(result: Result) -> Any:
             if streams
             else []
         )
-        row += [f"{result.bare.share(figures):.0%}"] if result.bare else []
+        row += [f"{result.bare.share(run, figures):.0%}"] if result.bare else []
         drawn.add_row(*row)
     return drawn
 
@@ -65,12 +67,14 @@ def notes(result: Result) -> Iterator[str]:
                 f"{_callers(figures)}: a process of callers used {figures.client_cpu:.0%} of a core; "
                 "it may have been the limit. Try more --processes."
             )
-    if result.bare:
-        bare = result.bare
+    if bare := result.bare:
+        rounds = ", ".join(f"{rate:.1f}" for rate in bare.rounds)
         yield (
-            f"bare {bare.model}: {bare.rate:.1f} a second (before {bare.before:.1f}, after {bare.after:.1f}) "
-            f"in {bare.processes} processes at batch {bare.batch}"
+            f"bare {bare.model}: {bare.rate:.1f} a second (rounds: {rounds}) in {bare.processes} processes "
+            f"of {bare.threads} threads at batch {bare.batch}"
         )
+        if bare.noisy:
+            yield "the rounds of the bare model differ by more than 15 %: the machine was not quiet."
 
 
 def _callers(figures: Figures) -> str:

@@ -1,4 +1,4 @@
-"""A whole bench: one run for each number of callers, the bare model before and after."""
+"""A whole bench: one run for each number of callers, and the bare model before, between and after."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -8,21 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from opsin.bench.figures import Bare, Figures, figures_of
-from opsin.bench.fleet import BenchError, run_bare, run_jobs, split
+from opsin.bench.fleet import BarePlan, BenchError, run_bare, run_jobs, split
 from opsin.bench.payloads import Payload, make_pictures
 from opsin.bench.worker import Job
 
 __all__ = ["BarePlan", "Plan", "Result", "measure", "pictures"]
-
-
-@dataclass(frozen=True, slots=True)
-class BarePlan:
-    """What the server is compared with. seconds: of each of the two rounds."""
-
-    model: str
-    processes: int
-    batch: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +45,14 @@ class Result:
 
 def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Result:
     """Run the plan; `say` is told what is being done. Raises `BenchError`."""
-    before = _bare(plan, say)
     result = Result()
+    rounds = _bare(plan, say)
     for callers in plan.callers:
         say(f"{callers} callers")
         result.runs.append(figures_of(run_jobs(split(_job(plan, callers), plan.processes)), callers))
-    if plan.bare and before is not None:
-        after = _bare(plan, say)
-        assert after is not None
-        result.bare = Bare(plan.bare.model, before, after, plan.bare.processes, plan.bare.batch)
+        rounds += _bare(plan, say)
+    if bare := plan.bare:
+        result.bare = Bare(bare.model, tuple(rounds), bare.processes, bare.batch, bare.threads)
     return result
 
 
@@ -90,15 +79,13 @@ def _job(plan: Plan, callers: int) -> Job:
     )
 
 
-def _bare(plan: Plan, say: Callable[[str], None]) -> float | None:
+def _bare(plan: Plan, say: Callable[[str], None]) -> list[float]:
+    """One round of the bare model; none where it was not asked for."""
     if plan.bare is None:
-        return None
+        return []
     if plan.payload.kind != "files":
         raise BenchError(
             "the bare model is run on pictures; give some, or a --size in pixels such as 640x480."
         )
     say("the bare model")
-    bare = plan.bare
-    return run_bare(
-        bare.model, plan.payload.paths, seconds=bare.seconds, processes=bare.processes, batch=bare.batch
-    )
+    return [run_bare(plan.bare, plan.payload.paths)]

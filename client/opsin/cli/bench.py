@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from opsin.bench.fleet import BenchError
+from opsin.bench.fleet import BarePlan, BenchError
 from opsin.bench.payloads import Payload
 from opsin.bench.report import lines, notes, table
-from opsin.bench.run import BarePlan, Plan, measure, pictures
+from opsin.bench.run import Plan, measure, pictures
 from opsin.cli.connection import ClientCommand, client_options, settings_of
 from opsin.cli.exits import EPILOG, ExitCode
 from opsin.cli.failures import nobody_at, warn
@@ -93,7 +93,7 @@ def bench(
     against: Annotated[
         str,
         typer.Option(
-            help="bare: run the same model without a server too, before and after.",
+            help="bare: run the same model without a server too, between the runs.",
             metavar="bare",
             show_default=False,
         ),
@@ -106,9 +106,8 @@ def bench(
             show_default="--model",
         ),
     ] = "",
-    bare_processes: Annotated[
-        int, typer.Option(help="Of the bare model, one thread each.", min=1, metavar="N")
-    ] = 2,
+    bare_processes: Annotated[int, typer.Option(help="Of the bare model.", min=1, metavar="N")] = 2,
+    bare_threads: Annotated[int, typer.Option(help="Of each process.", min=1, metavar="N")] = 1,
     bare_batch: Annotated[int, typer.Option(help="Its batch size.", min=1, metavar="N")] = 4,
     allow_cache: Annotated[
         bool, typer.Option("--allow-cache", help="Let the server join and cache equal inputs.")
@@ -128,7 +127,9 @@ def bench(
         raise typer.BadParameter(f"{against!r} is not 'bare'.", param_hint="--against")
     settings = settings_of(ctx)
     seconds = parse_duration(duration) if duration else None
-    bare = BarePlan(bare_model or model or "nanodet", bare_processes, bare_batch, seconds or BARE_SECONDS)
+    bare = BarePlan(
+        bare_model or model or "nanodet", bare_processes, bare_batch, seconds or BARE_SECONDS, bare_threads
+    )
     callers = _callers(concurrency)
     screen = Screen(settings)
     with _reported(settings.target), _payload(inputs or [], size, text) as payload:

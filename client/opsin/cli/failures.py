@@ -1,5 +1,6 @@
 """What a command does with an error: one sentence on stderr, and the exit code that goes with it."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -85,7 +86,7 @@ def error_to_dict(error: Exception) -> dict[str, Any]:
 
 def warn(sentence: str) -> None:
     """Say something on stderr that does not end the command."""
-    typer.echo(f"opsin: {sentence}", err=True)
+    print(f"opsin: {sentence}", file=sys.stderr)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """How a stream is doing: one line that changes while it runs, and a table at its end."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,21 +18,15 @@ EVERY = 0.2
 
 @contextmanager
 def live_line(session: "StreamSession", screen: Screen) -> Iterator[Callable[[], None]]:
-    """Keep a line of figures at the foot of the terminal; yields what brings it up to date.
-
-    It is on stdout when results for people go there too, so that they scroll above it, else on stderr.
-    Nothing is shown where there is no terminal.
-    """
-    stream = sys.stdout if screen.for_people else sys.stderr
-    if not stream.isatty():
+    """Keep a line of figures at the foot of the terminal, if any; yields what brings it up to date."""
+    console = screen.foot()
+    if console is None:
         yield lambda: None
         return
-    from rich.console import Console
     from rich.live import Live
 
-    console = screen.console if screen.for_people else Console(stderr=True)
     last = 0.0
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
 
         def refresh() -> None:
             nonlocal last

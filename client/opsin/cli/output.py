@@ -60,11 +60,12 @@ class Screen:
 
     @contextmanager
     def progress(self, total: int, what: str) -> Iterator[Callable[[], None]]:
-        """A bar on stderr for work that takes long, when somebody can see it; yields "one more is done"."""
-        if total < 2 or not sys.stderr.isatty():
+        """A bar for work that takes long, when somebody can see it; yields "one more is done"."""
+        console = self.foot()
+        if total < 2 or console is None:
             yield lambda: None
             return
-        bar = _bar()
+        bar = _bar(console)
         task = bar.add_task(what, total=total)
         # Started late and from a timer, so that one slow first input does not keep it away.
         late = threading.Timer(PROGRESS_AFTER, bar.start)
@@ -78,18 +79,30 @@ class Screen:
 
     @contextmanager
     def doing(self) -> Iterator[Callable[[str], None]]:
-        """A line on stderr that says what is being done, when somebody can see it; yields what changes it."""
-        if not sys.stderr.isatty():
+        """A line that says what is being done, when somebody can see it; yields what changes it."""
+        console = self.foot()
+        if console is None:
             yield lambda _: None
             return
-        from rich.console import Console
-
-        with Console(stderr=True).status("starting") as status:
+        with console.status("starting") as status:
             yield status.update
 
+    def foot(self) -> Any:
+        """The console for what changes at the foot of a terminal; None where it would disturb.
 
-def _bar() -> Any:
-    from rich.console import Console
+        Where results for people go to a terminal it is their own console, so that they scroll above; lines
+        for machines that share a terminal with stderr are let alone.
+        """
+        if sys.stdout.isatty():
+            return self.console if self.for_people else None
+        if not sys.stderr.isatty():
+            return None
+        from rich.console import Console
+
+        return Console(stderr=True)
+
+
+def _bar(console: Any) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
@@ -97,8 +110,7 @@ def _bar() -> Any:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
-        # Results printed meanwhile go above the bar, but only where both share a terminal.
-        redirect_stdout=sys.stdout.isatty(),
+        redirect_stdout=False,
     )

@@ -123,9 +123,19 @@ def test_stages_are_means_in_milliseconds_by_name() -> None:
     assert figures.stages["prepare"] == pytest.approx(3.0)
 
 
-def test_the_bare_model_counts_as_the_mean_of_its_rounds() -> None:
+def test_each_run_is_compared_with_the_rounds_of_the_bare_model_around_it() -> None:
     figures = figures_of([recording(*[Sample(0.1)] * 30, seconds=1.0)], 8)
-    assert Bare("m", before=50.0, after=70.0, processes=2, batch=4).share(figures) == 0.5
+    bare = Bare("m", (50.0, 70.0, 30.0), processes=2, batch=4, threads=1)
+    assert [bare.share(run, figures) for run in (0, 1)] == [30 / 60, 30 / 50]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "noisy"), [((50.0, 55.0), False), ((50.0, 60.0), True), ((9.0, 0.0), True)]
+)
+def test_rounds_that_are_far_apart_say_that_the_machine_was_not_quiet(
+    rounds: tuple[float, ...], noisy: bool
+) -> None:
+    assert Bare("m", rounds, processes=2, batch=4, threads=1).noisy is noisy
 
 
 def test_a_recording_survives_the_way_between_processes() -> None:
