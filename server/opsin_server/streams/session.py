@@ -50,7 +50,6 @@ which it carries out the actions, which must be the order in which they came.
 import math
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
 
 from opsin_server.errors import Failure, Reason
 from opsin_server.streams import events as ev
@@ -278,7 +277,7 @@ class StreamSession:
                 self._settle(older, _SUPERSEDED, now)
         self._frames.waiting.append(frame)
         if rule.drops and not rule.latest:
-            self._make_room(frame, now)
+            self._make_room(now)
 
     def _is_behind(self, frame: Frame) -> bool:
         """Whether a newer frame got past this one, as a picture of its own gets past a packet."""
@@ -287,16 +286,15 @@ class StreamSession:
             for f in self._frames.live.values()
         )
 
-    def _make_room(self, newest: Frame, now: float) -> None:
-        """Keep to the window: the oldest that can still be taken away go."""
+    def _make_room(self, now: float) -> None:
+        """Keep to the window: the oldest that can still be taken away go, but never the newest."""
         frames = self._frames
         over = len(frames.live) - frames.count(Stage.CHAINED) - self.max_in_flight
-        takeable = (
-            f
-            for f in frames.live.values()
-            if f.stage in (Stage.WAITING, Stage.QUEUED) and f.rule.drops and f is not newest
-        )
-        for frame in list(islice(takeable, max(0, over))):
+        if over <= 0:
+            return
+        open_to_it = (Stage.WAITING, Stage.QUEUED)
+        takeable = [f for f in frames.live.values() if f.stage in open_to_it and f.rule.drops]
+        for frame in takeable[:-1][:over]:
             self._settle(frame, _SUPERSEDED, now)
 
     def _ready(self, sequence: int, now: float) -> None:

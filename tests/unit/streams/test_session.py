@@ -3,12 +3,12 @@
 from itertools import pairwise
 
 import pytest
-from unit.streams.stream_world import BAD_FRAME, EVERY, LATEST, World
 
 from opsin_server.errors import Failure, Reason
 from opsin_server.streams import events as ev
 from opsin_server.streams.freshness import Freshness, FreshnessMode
 from opsin_server.streams.session import SessionLimits, StreamSession
+from unit.streams.stream_world import BAD_FRAME, EVERY, LATEST, World
 
 AGED = Freshness(FreshnessMode.MAX_AGE, max_age=0.5)
 
