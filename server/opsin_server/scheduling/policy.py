@@ -18,8 +18,14 @@ the one furthest behind is entitled to run. Entitlement is not exact to the micr
 batch time of the one furthest behind are equals, and among equals the better moment decides. That is, first
 the one whose turn costs the others least (tickets that could be served now but no longer after it); then the
 one with more urgent work; then the one whose batch is better filled, since an ill-filled batch that can wait
-will be better filled later. The lag between two models with work is bounded by that batch time plus one more,
-so shares converge to the weights.
+will be better filled later.
+
+Entitlement to run is not an order to run at once. A model with two tickets of its thirty-two could claim half
+the device for batches that hardly do anything, while the other model's full batches wait. So an ill-filled
+batch lets a better filled one go first while that costs it no deadline, for a few run times at most, and
+keeps its claim: it falls behind in virtual time and catches up with full batches. A model with standing work
+has full batches, so this moves no share between saturated models. The lag between two models with work is
+bounded, by nine batch times, so shares converge to the weights.
 
 **3. Which tickets.** Only tickets of one shape run together; the shape that holds the most deserving ticket
 is it. Interactive before streams before bulk. Within a class the flow that has had least device time goes
@@ -47,15 +53,16 @@ it is served first. If not, it is passed over in favour of the size with the bes
 queue and may yet run.
 
 **5. Whether to hold.** A device that waits while there is work gains nothing in the long run: batches grow by
-themselves while it is busy. There is one exception, the start of a flock: a batch is answered, its callers
-ask again within a millisecond, and whoever runs the first of them alone makes the others wait a whole run. So
-a batch is held only when the arrivals expected in that time repay it, both in device time and in the sum of
-latencies; never longer than `max_hold` after the oldest ticket came, never when it puts a deadline at risk,
-never when other models could run, never once arrivals have fallen silent, and never for a single caller (see
-`arrivals`).
+themselves while it is busy. There is one exception, callers who ask again as soon as they are answered. They
+come back in flocks, a moment after a batch ends, and a device that never waits splits them in two: it starts
+with those who waited during the last run, the others are back just too late, and from then on the halves take
+turns, each waiting for the other's run. Thirty-two callers run as sixteen and sixteen for ever. So a batch is
+held when those expected back (see `arrivals`) repay it in device time; never longer than `max_hold`, never
+when it puts a deadline at risk, never while other models are in use (their runs are wait enough) or another
+lane stands idle, never once everyone who was expected is here, and so never for a single caller.
 
 What could be better: device time of models on several lanes is assumed to add up, which is optimistic on CPUs
-that share memory bandwidth (the profile learns it, with delay). Arrivals are predicted per model, not per
+that share memory bandwidth (the profile learns it, with delay). Returns are predicted per model, not per
 flow. Goodput counts every ticket as one; a price per ticket would need one line in `sizing`.
 """
 
@@ -67,7 +74,7 @@ from typing import Literal
 from opsin_server.scheduling.profile import Profile
 from opsin_server.scheduling.queues import ModelQueue, ModelTerms, Queues
 from opsin_server.scheduling.seating import seat
-from opsin_server.scheduling.sizing import Size, best_rate, hold_until, size_of
+from opsin_server.scheduling.sizing import Scene, Size, best_rate, hold_until, size_of
 from opsin_server.scheduling.ticket import Ticket
 from opsin_server.scheduling.waiting import Group
 
@@ -75,6 +82,16 @@ __all__ = ["Dead", "LaneView", "Plan", "Run", "Sleep", "Wait", "plan"]
 
 _DOUBT = 10.0
 """Seconds without a run after which a lower bound counts for half."""
+_RECENT = 1.0
+"""Seconds after its last answer in which a model counts as in use."""
+_BETTER_FILLED = 1.1
+"""A batch yields to one that is filled this much better, as a share of what each could be."""
+_YIELD_RUNS = 3.0
+"""It yields for this many run times of its own largest batch,"""
+_YIELD_SLACK = 0.8
+"""or this share of the time it was given; never longer than `patience`."""
+_YIELD_LAG = 8.0
+"""And no more once it is this many batch times behind in device time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +158,22 @@ class _Option:
     @property
     def filled(self) -> float:
         """Its throughput as a share of the model's best."""
-        return self.size.rate / best_rate(self.terms, self.profile)
+        return self.size.take / max(self.size.seconds, 1e-9) / best_rate(self.terms, self.profile)
+
+    @property
+    def oldest(self) -> Ticket:
+        """Who has waited longest."""
+        lines = (line for c in self.group.ready() for line in c.lines.values())
+        return min((line.oldest for line in lines), key=lambda t: t.arrived)
+
+    def may_yield(self, now: float, seconds: float) -> bool:
+        """Whether this batch can let another of so many seconds go first, and be better filled afterwards."""
+        oldest = self.oldest
+        bound = _YIELD_RUNS * self.profile.seconds(self.terms.buckets[-1])
+        if oldest.deadline < math.inf:
+            bound = max(bound, _YIELD_SLACK * (oldest.deadline - oldest.arrived))
+        waits = now + seconds - oldest.arrived
+        return waits <= min(bound, self.terms.patience) and not self.lost_after(seconds)
 
     def lost_after(self, seconds: float) -> float:
         """Device seconds' worth of tickets that this batch would lack if it ran `seconds` later."""
@@ -166,13 +198,17 @@ def plan(queues: Queues, now: float, profiles: Mapping[str, Profile], lane: Lane
             terms,
             profile,
             now,
-            floor=floor,
-            idle=lane.idle - len(work) + 1,
-            part=lane.lanes * terms.weight / weights,
+            scene=Scene(lane.idle - len(work) + 1, lane.lanes * terms.weight / weights, floor),
         )
         if option is not None:
             options.append(option)
-    return Plan(_choose(options, now, lane), tuple(dead))
+    alone = lane.idle <= 1 and sum(_in_use(queue, now) for queue in queues.models.values()) <= 1
+    return Plan(_choose(options, now, alone=alone), tuple(dead))
+
+
+def _in_use(queue: ModelQueue, now: float) -> bool:
+    """Whether a model has work, or had a moment ago."""
+    return bool(queue.share.waiting) or queue.arrivals.answered_at > now - _RECENT
 
 
 def _alive_from(queue: ModelQueue, terms: ModelTerms, profile: Profile, now: float) -> float:
@@ -202,16 +238,14 @@ def _option(
     profile: Profile,
     now: float,
     *,
-    floor: float,
-    idle: int,
-    part: float,
+    scene: Scene,
 ) -> _Option | None:
     """The batch that a model would run: the most deserving shape that has anyone to serve."""
     groups = list(queue.groups.values())
     if len(groups) > 1:
         groups.sort(key=lambda g: _deserves(queue, g, terms.patience, now))
     for group in groups:
-        size = size_of(group, now, terms, profile, idle=idle, part=part, dead=floor)
+        size = size_of(group, now, terms, profile, scene)
         if size is not None:
             return _Option(model, queue, terms, profile, group, size)
     return None
@@ -233,31 +267,29 @@ def _deserves(
     )
 
 
-def _choose(options: list[_Option], now: float, lane: LaneView) -> Run | Wait | Sleep:
-    """Rules 2 and 5: the first model, in order of merit, that need not wait for company."""
-    until: float | None = None
-    for option in _by_merit(options):
-        held = None
-        if lane.idle <= 1:
-            held = hold_until(
-                option.group,
-                option.size,
-                now,
-                terms=option.terms,
-                profile=option.profile,
-                arrivals=option.queue.arrivals,
-            )
-        if held is None or held <= now:
-            tickets = seat(option.queue, option.group, option.size, option.terms, now)
-            return Run(option.model, tickets)
-        until = held if until is None else min(until, held)
-    return Sleep() if until is None else Wait(until)
+def _choose(options: list[_Option], now: float, *, alone: bool) -> Run | Wait | Sleep:
+    """Rules 2 and 5: the model with the most merit, unless it should wait for company."""
+    if not options:
+        return Sleep()
+    best = _most_deserving(options, now)
+    if alone:
+        until = hold_until(
+            best.group,
+            best.size,
+            now,
+            terms=best.terms,
+            profile=best.profile,
+            arrivals=best.queue.arrivals,
+        )
+        if until is not None:
+            return Wait(until)
+    return Run(best.model, seat(best.queue, best.group, best.size, best.terms, now))
 
 
-def _by_merit(options: list[_Option]) -> list[_Option]:
-    """Entitled models before others; among them by what their turn costs the others, urgency and filling."""
+def _most_deserving(options: list[_Option], now: float) -> _Option:
+    """The entitled before others; among them by what their turn costs the others, urgency and filling."""
     if len(options) < 2:
-        return options
+        return options[0]
     behind = min(o.queue.share.virtual for o in options)
     about = max(o.size.seconds / o.terms.weight for o in options)
 
@@ -268,4 +300,13 @@ def _by_merit(options: list[_Option]) -> list[_Option]:
         costs = sum(o.lost_after(option.size.seconds) for o in options if o is not option)
         return False, costs, option.urgency, -option.filled, virtual
 
-    return sorted(options, key=merit)
+    first = min(options, key=merit)
+    best = max(options, key=lambda o: o.filled)
+    ahead = best.queue.share.virtual - first.queue.share.virtual
+    if (
+        best.filled > _BETTER_FILLED * first.filled
+        and ahead <= _YIELD_LAG * about
+        and first.may_yield(now, best.size.seconds)
+    ):
+        return best
+    return first

@@ -41,7 +41,7 @@ class ModelTerms:
     weight: float = 1.0
     pads: bool = False
     flow_cap: int = 0
-    max_hold: float = 0.005
+    max_hold: float = 0.02
     patience: float = 0.5
     after: float = 0.0
 
@@ -186,7 +186,7 @@ class Queues:
             for gone in [k for k, m in self.models.items() if k not in self.terms and m.share.idle]:
                 del self.models[gone]
             model = self.models[ticket.model] = ModelQueue()
-        model.arrivals.arrived(ticket.arrived, found_nobody=model.share.idle)
+        model.arrivals.arrived(ticket.arrived)
         self._clock.joins(model.share, ticket.arrived)
         model.add(ticket)
         self._tickets[ticket.id] = ticket
@@ -220,6 +220,7 @@ class Queues:
         queue, terms = self.models.get(model), self.terms.get(model)
         if queue is None or not tickets:
             return
+        queue.arrivals.answered(len(tickets), now)
         queue.share.running -= sum(t.id in queue.running for t in tickets)
         queue.share.virtual += queue.finished(tickets, seconds) / (terms.weight if terms else 1.0)
         if terms is None and queue.share.idle:

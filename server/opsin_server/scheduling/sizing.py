@@ -19,6 +19,21 @@ _NEAR = 0.98
 """A batch this close to the best throughput is as good, and the smaller one answers earlier."""
 _NEAR_IDLE = 0.8
 """The same while another lane would stand idle: its time costs nothing."""
+_WORTH = 0.05
+"""Holding must save this share of a run: less than that is not known so exactly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is around a group when its batch is sized.
+
+    idle: lanes without work, this one included, that no other model will use. part: how many lanes' worth of
+    device time the model has. dead: deadlines before it cannot be met by anyone.
+    """
+
+    idle: int
+    part: float
+    dead: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +70,9 @@ def _sizes(
     return found
 
 
-def size_of(
-    group: Group, now: float, terms: ModelTerms, profile: Profile, *, idle: int, part: float, dead: float
-) -> Size | None:
-    """The batch size for a group, or None when nobody in it can be served.
-
-    idle: lanes without work, this one included, that no other model will use. part: how many lanes' worth of
-    device time the model has. dead: deadlines before it cannot be met by anyone.
-    """
+def size_of(group: Group, now: float, terms: ModelTerms, profile: Profile, scene: Scene) -> Size | None:
+    """The batch size for a group, or None when nobody in it can be served."""
+    dead, part, idle = scene.dead, scene.part, scene.idle
     ready = list(group.ready())
     first = max(dead, now + terms.after + profile.upper(terms.buckets[0]))
     lead = next((c for c in ready if len(c.due) > c.viable(first)), None)
@@ -143,27 +153,30 @@ def hold_until(
 ) -> float | None:
     """Until when to wait for a better batch than `size`; None when running it now is better.
 
-    With n tickets here and m more expected within t = m * gap, the choice is n now and m next, or n + m
-    together after t. Holding must pay for the device (t + s(n+m) < s(n) + s(m)), and for the tickets: what
-    the m win in latency outweighs what the n lose.
+    Running n now and the m who are about to come by themselves next takes s(n) + s(m) of the device; waiting
+    t for them takes t + s(n + m). Since these callers ask again only when they are answered, less device time
+    for all of them is less latency for all of them.
     """
-    gap = arrivals.gap
-    if terms.max_hold <= 0 or gap == math.inf or now >= arrivals.silent_from:
+    expected = arrivals.expected(now)
+    if not expected:
         return None
-    waiting = len(group)
     oldest = min(line.oldest.arrived for c in group.ready() for line in c.lines.values())
-    latest = oldest + terms.max_hold
-    earliest = min(c.due[min(c.viable(size.floor), len(c.due) - 1)][0] for c in group.ready())
-    found, most = None, 0.0
-    for bucket in terms.buckets:
-        more = bucket - waiting
-        wait = more * gap
-        if more <= 0 or now + wait > latest or now + wait + terms.after + profile.upper(bucket) > earliest:
-            continue
-        together = profile.seconds(bucket)
-        gain = size.seconds + profile.seconds(more) - together - wait
-        price = wait + together - size.seconds
-        worth = more * gain - waiting * price
-        if gain > 0 and worth > most:
-            found, most = now + wait, worth
-    return None if found is None else min(found, arrivals.silent_from)
+    latest = max(oldest, arrivals.answered_at) + terms.max_hold
+    until = min(arrivals.back_by, latest)
+    if until <= now or arrivals.mostly_by > latest:
+        return None
+    together = _fits(len(group) + expected, terms)
+    if together <= size.bucket:
+        return None
+    saved = size.seconds + profile.seconds(together - size.take) - profile.seconds(together)
+    saved -= max(arrivals.mostly_by - now, (until - now) / 2)
+    first = (c.due[c.viable(size.floor)][0] for c in group.ready() if len(c.due) > c.viable(size.floor))
+    in_time = until + terms.after + profile.upper(together) <= min(first, default=math.inf)
+    return until if in_time and saved > _WORTH * size.seconds else None
+
+
+def _fits(count: int, terms: ModelTerms) -> int:
+    """The bucket that `count` tickets would run in."""
+    if terms.pads:
+        return next((b for b in terms.buckets if b >= count), terms.buckets[-1])
+    return max((b for b in terms.buckets if b <= count), default=terms.buckets[0])
