@@ -2,10 +2,10 @@
 
     python -m opsin_server.bare --model nanodet --seconds 4 --processes 2 --batch 4 photos/*.jpg
 
-Each process loads the model, keeps to one torch thread unless told otherwise, and does in a plain loop what the
-server does for a picture: decode, prepare, infer (in batches), finish, with the server's own decoder and the
-detector's own code. No queue, no wire, no waiting. All processes begin together once all are warm. Prints one
-JSON line: `rate` is pictures a second over all processes. It knows nothing of the scheduler and of gRPC.
+Each process loads the model, keeps to one torch thread unless told otherwise, and does in a plain loop what
+the server does for a picture: decode, prepare, infer (in batches), finish, with the server's own decoder and
+the detector's own code. No queue, no wire, no waiting. All processes begin together once all are warm. Prints
+one JSON line: `rate` is pictures a second over all processes. It knows nothing of the scheduler and of gRPC.
 """
 
 import argparse

@@ -112,7 +112,7 @@ def main() -> None:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             told = runner.run(work(job, _wait_for_go)).to_wire()
     except opsin.OpsinError as error:
-        told = {"error": str(error), "unreachable": isinstance(error, opsin.Unreachable)}
+        told = {"error": error.message, "unreachable": isinstance(error, opsin.Unreachable)}
     except KeyboardInterrupt:
         sys.exit(130)
     print(json.dumps(told), flush=True)

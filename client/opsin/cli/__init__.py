@@ -4,6 +4,7 @@
 else is in `app` and in one module per command; none of them is imported before it is asked for.
 """
 
+import os
 import sys
 
 __all__ = ["main"]
@@ -13,6 +14,8 @@ _MISSING = "opsin: the command line needs {name!r}, which is not installed: pip 
 
 def main() -> None:
     """Run the command line with `sys.argv`; ends the process with one of the codes of `opsin.cli.exits`."""
+    # gRPC's own log lines about connections say nothing that our sentence about them does not.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         from opsin.cli.app import run
     except ModuleNotFoundError as missing:

@@ -6,6 +6,7 @@ to a group (`cls=ClientGroup`) they hold for the group's commands that are not t
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -118,7 +119,9 @@ def client_options(settings: Settings) -> dict[str, Any]:
 
 
 def settings_from(values: dict[str, Any]) -> Settings:
-    """Settings from the values of the common options."""
+    """Settings from the values of the common options. Raises `typer.BadParameter`."""
+    if values["ca"] and not Path(values["ca"]).is_file():
+        raise typer.BadParameter(f"there is no file {values['ca']!r}.", param_hint="--ca")
     host = f"[{values['host']}]" if ":" in values["host"] else values["host"]
     return Settings(
         target=values["target"] or f"{host}:{values['port']}",

@@ -1,6 +1,8 @@
 """What a command does with an error: one sentence on stderr, and the exit code that goes with it."""
 
+import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -57,7 +59,7 @@ def describe(error: Exception, target: str = "") -> str:
 
     match error:
         case opsin.Unreachable():
-            return nobody_at(target) if target else error.message
+            return nobody_at(target, _why(error.message)) if target else error.message
         case opsin.ModelNotFound(nearest=(first, *_)) if first not in error.message:
             return f"{error.message} Did you mean {first!r}?"
         case opsin.MissingExtra():
@@ -67,10 +69,17 @@ def describe(error: Exception, target: str = "") -> str:
     return str(error)
 
 
-def nobody_at(target: str) -> str:
+def _why(message: str) -> str:
+    """The end of gRPC's account of a connection that failed, which is the part that tells something."""
+    end = message.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
+    end = re.sub(r"^(no answer from \S+:|ipv[46]:\S+:) ", "", end)
+    return textwrap.shorten(end, 120, placeholder=" ...")
+
+
+def nobody_at(target: str, why: str = "") -> str:
     """The sentence for a server that is not there."""
     return (
-        f"no server answers at {target}. "
+        f"no server answers at {target}{f' ({why})' if why else ''}. "
         "Start one with 'opsin serve', or say where it is with --target HOST:PORT."
     )
 

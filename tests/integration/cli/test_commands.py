@@ -109,3 +109,14 @@ def test_the_version_of_the_server_is_asked_for(opsin: Run) -> None:
 def test_the_version_needs_no_server() -> None:
     assert run("version").exit_code == 0
     assert run("--version").stdout.startswith("opsin ")
+
+
+def test_authorities_that_are_not_there_are_wrong_usage() -> None:
+    result = run("health", "--ca", "gone.pem")
+    assert (result.exit_code, "no file 'gone.pem'" in result.stderr) == (2, True)
+
+
+def test_tls_to_a_server_without_it_is_told_without_a_traceback(server: FakeServer) -> None:
+    result = run("models", "--tls", "--timeout", "3", target=server.target)
+    assert result.exit_code in (3, 5)
+    assert len(result.stderr.splitlines()) <= 2
