@@ -250,7 +250,8 @@ class ModelInfo:
     """(width, height) in pixels below which a picture must not be reduced while decoding; (0, 0): never
     reduce."""
     light: bool = False
-    """`prepare` takes microseconds whatever the input, so it is not worth a thread of its own."""
+    """`prepare`, `infer` and `finish` take a few microseconds each, whatever the input: less than the hop to
+    another thread would. They run on the event loop then, so this is a promise never to wait."""
     device: str = "cpu"
     dtype: str = "float32"
     runtime: str = ""

@@ -8,6 +8,7 @@ item is a handful of attribute reads. Settings, all off by default:
     poison=true               a picture whose first pixel is magenta (255, 0, 255) makes infer raise
     hang=true                 first pixel cyan (0, 255, 255): infer does not return before `close`
     short=true                first pixel yellow (255, 255, 0): one answer too few
+    light=false               run on the lanes as a real model would; so it does with any of the above
 """
 
 import hashlib
@@ -57,6 +58,7 @@ class Echo(Detector):
         self._delay_item = settings.number("delay_item_ms", 0.0, least=0.0) / 1000
         faults: tuple[tuple[str, bytes], ...] = (("poison", MAGENTA), ("hang", CYAN), ("short", YELLOW))
         self._faults = {colour: name for name, colour in faults if settings.switch(name)}
+        light = settings.switch("light", not (self._delay or self._delay_item or self._faults))
         settings.done()
         self._closed = threading.Event()
         self.info = ModelInfo(
@@ -66,7 +68,7 @@ class Echo(Detector):
             classes=("echo",),
             embedding_dimensions=DIMENSIONS,
             max_batch=64,
-            light=True,
+            light=light,
             device=context.device,
         )
 

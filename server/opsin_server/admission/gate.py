@@ -10,8 +10,7 @@ there is dropped or left unread by the stream's rules, not refused.
 
 import math
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from opsin_server.calls import Caller
@@ -55,6 +54,12 @@ class Place:
         self._gate.coming -= self._left
         self._left = 0
 
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.free()
+
 
 class Gate:
     """Admission for one scheduler."""
@@ -68,9 +73,8 @@ class Gate:
         self._scheduler = scheduler
         self._clock = clock
 
-    @contextmanager
-    def admit(self, model: str, items: int, caller: Caller) -> Generator[Place]:
-        """Let `items` inputs for a model in.
+    def admit(self, model: str, items: int, caller: Caller) -> Place:
+        """Let `items` inputs for a model in; the place is to be freed in the end.
 
         Raises Failure: QUEUE_FULL, DEADLINE_UNMEETABLE, DEADLINE_PASSED.
         """
@@ -78,11 +82,7 @@ class Gate:
             self._check_room(model, items)
         if caller.deadline < math.inf:
             self._check_deadline(model, caller)
-        place = Place(self, items)
-        try:
-            yield place
-        finally:
-            place.free()
+        return Place(self, items)
 
     def _check_room(self, model: str, items: int) -> None:
         waiting = self.coming + self._scheduler.waiting
@@ -93,7 +93,7 @@ class Gate:
                 self._scheduler.seconds_to_room(model, waiting + items - self.limits.queued),
                 never=items > self.limits.queued,
             )
-        if self.limits.backlog < math.inf:
+        if waiting and self.limits.backlog < math.inf:
             seconds = self._scheduler.backlog_seconds()
             if seconds > self.limits.backlog:
                 raise self._full(

@@ -25,11 +25,10 @@ class LoadedModel:
         self.version = version
         self.detector = detector
         self.info = detector.info
-
-    @property
-    def key(self) -> str:
+        self.key = f"{name}@{version}"
         """`name@version`: the name that queues, profiles and metrics know it by."""
-        return f"{self.name}@{self.version}"
+        self.light = detector.info.light
+        """Whether a batch takes less than the hop to another thread would."""
 
     def infer(self, prepared: Sequence[Prepared]) -> Any:
         """Run one batch, on a lane's thread: stack, move, infer."""

@@ -25,7 +25,13 @@ class WrongLengthError(RuntimeError):
 
 
 class Runner(Protocol):
-    """What runs a model's batches."""
+    """What runs a model's batches.
+
+    light: a batch takes less than the hop to another thread would, so it may run on the owner's own.
+    """
+
+    @property
+    def light(self) -> bool: ...
 
     def infer(self, prepared: Sequence[Prepared]) -> Any:
         """Run one batch on the calling thread."""
