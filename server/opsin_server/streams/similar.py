@@ -1,0 +1,79 @@
+"""Frames that look like one that was answered already, so that its answer can stand for theirs.
+
+The measure is the mean difference of brightness between two small pictures. Each frame is compared with the
+frame that was looked at last, not with its neighbour: a slow change adds up and is noticed. And however
+alike, a frame is looked at when the last look is `max_hold` old, so that a change too small to notice is
+never hidden longer. Knows pixels and times, nothing of streams; the time is passed in.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from opsin_detectors.api import Pixels
+
+__all__ = ["ReuseSimilar", "SimilarFrames", "Thumbnail", "thumbnail"]
+
+Thumbnail = npt.NDArray[np.float32]
+
+_SIDE = 32
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32) / 255  # ITU-R BT.601-7, 2.5.1
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseSimilar:
+    """When an answer is used again.
+
+    max_hold: seconds for which one answer is, at most. threshold: how different two frames may be, 0 (equal)
+    to 1 (black against white).
+    """
+
+    max_hold: float = 1.0
+    threshold: float = 0.01
+
+
+def thumbnail(pixels: Pixels) -> Thumbnail:
+    """Brightness of uint8 RGB (rows, columns, 3) in small: float32, 0..1, at most (32, 32).
+
+    Means over blocks of about 4 x 4 samples, spread evenly over each block: noise of single pixels averages
+    out, and a 1080p frame takes a fraction of a millisecond. Runs on any thread.
+    """
+    rows, columns = pixels.shape[:2]
+    down, across = min(_SIDE, rows), min(_SIDE, columns)
+    few = pixels[:: max(1, rows // (down * 4)), :: max(1, columns // (across * 4))]
+    high, wide = few.shape[0] // down, few.shape[1] // across
+    luma = few[: high * down, : wide * across].astype(np.float32) @ _LUMA
+    small: Thumbnail = luma.reshape(down, high, across, wide).sum(3).sum(1) / np.float32(high * wide)
+    return small
+
+
+class SimilarFrames:
+    """Remembers the last frame of a stream that was looked at and answered."""
+
+    __slots__ = ("_key", "_rule", "_seen", "_sequence", "_when")
+
+    def __init__(self, rule: ReuseSimilar) -> None:
+        self._rule = rule
+        self._sequence = 0
+        self._seen: Thumbnail | None = None
+        self._when = 0.0
+        self._key: Hashable = None
+
+    def answered(self, sequence: int, seen: Thumbnail, when: float, key: Hashable) -> None:
+        """A frame that was looked at has its answer. Frames may be answered out of order; the newest counts.
+
+        when: its arrival. key: what else its answer depends on: options, regions, the size of the picture.
+        """
+        if sequence > self._sequence:
+            self._sequence, self._seen, self._when, self._key = sequence, seen, when, key
+
+    def match(self, seen: Thumbnail, when: float, key: Hashable) -> int | None:
+        """The sequence of the frame whose answer fits this one, if there is one."""
+        last = self._seen
+        if last is None or key != self._key or seen.shape != last.shape:
+            return None
+        if not 0 <= when - self._when < self._rule.max_hold:
+            return None
+        return self._sequence if float(np.abs(seen - last).mean()) <= self._rule.threshold else None
