@@ -30,8 +30,9 @@ bounded, by nine batch times, so shares converge to the weights.
 **3. Which tickets.** Only tickets of one shape run together; the shape that holds the most deserving ticket
 is it. Interactive before streams before bulk. Within a class the flow that has had least device time goes
 first (max-min fairness), seat by seat; flows within a quarter batch of one another are equals, and the
-earliest deadline among them decides. Within a flow the earliest deadline goes first. Two exceptions keep
-everyone moving:
+earliest deadline among them decides. Within a flow the earliest deadline goes first. While others wait, a
+greedy flow does not fill the batch to the brim: that would make their run several times longer (`seating`
+has the cap). Two exceptions keep everyone moving:
 
 - a flow of streams or bulk that was served nothing for `patience` seconds is owed one place, whatever is
   ahead of it; all such places together are at most a quarter of what runs;
@@ -42,8 +43,9 @@ is served within patience + 4 (F + 1) / n seconds and a batch, and one behind q 
 q + 1 times that.
 
 **4. How many.** Among warmed sizes, the one with the most tickets a second that still meets the earliest
-deadline in the batch; the smallest of those that are equally good (within 2 %), because it answers earlier.
-When other lanes are idle, a batch leaves them their part unless that costs a fifth of the throughput or more.
+deadline in the batch; the smallest of those that are about equally good, because it answers earlier (within
+2 %, or 5 % when everyone who waits can be served in time at that pace). When other lanes are idle, a batch
+leaves them their part unless that costs a fifth of the throughput or more.
 
 What about a ticket whose deadline leaves time for a tiny batch only? Under light load it is served, the
 others can wait. Under overload it is poison: every such ticket makes a batch of one or two where sixteen
@@ -74,7 +76,7 @@ from typing import Literal
 from opsin_server.scheduling.profile import Profile
 from opsin_server.scheduling.queues import ModelQueue, ModelTerms, Queues
 from opsin_server.scheduling.seating import seat
-from opsin_server.scheduling.sizing import Scene, Size, best_rate, hold_until, size_of
+from opsin_server.scheduling.sizing import Scene, Size, best_rate, hold_until, roomy, size_of
 from opsin_server.scheduling.ticket import Ticket
 from opsin_server.scheduling.waiting import Group
 
@@ -283,7 +285,8 @@ def _choose(options: list[_Option], now: float, *, alone: bool) -> Run | Wait | 
         )
         if until is not None:
             return Wait(until)
-    return Run(best.model, seat(best.queue, best.group, best.size, best.terms, now))
+    few = roomy(best.terms, best.profile)
+    return Run(best.model, seat(best.queue, best.group, best.size, best.terms, now, roomy=few))
 
 
 def _most_deserving(options: list[_Option], now: float) -> _Option:

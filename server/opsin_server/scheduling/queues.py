@@ -31,7 +31,7 @@ class ModelTerms:
     weight: its fair share of the device, against the other models'.
     pads: a batch smaller than a bucket runs as that bucket (and is observed in the profile under its size).
         Otherwise only batches of exactly a bucket's size run, unless fewer wait than the smallest holds.
-    flow_cap: most tickets of one flow in a batch while another flow waits; 0 is no cap.
+    flow_cap: most tickets of one flow in a batch while another flow waits; 0 lets the policy choose.
     max_hold: seconds that a ticket may be held back for a better batch; 0 never holds.
     patience: seconds after which a flow of streams or bulk work that was served nothing is owed a place.
     after: seconds from the end of the run to the answer on its way, kept free before every deadline.

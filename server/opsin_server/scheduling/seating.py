@@ -15,6 +15,10 @@ from opsin_server.scheduling.waiting import Class, Group, Line
 __all__ = ["seat"]
 
 
+_GREEDY = 2.0
+"""A flow with more tickets than this many times what the others have on average is greedy."""
+
+
 class _Batch:
     """A batch being filled."""
 
@@ -42,16 +46,39 @@ class _Batch:
         return self.cap > 0 and self.flows.get(flow, 0) >= self.cap
 
 
-def seat(queue: ModelQueue, group: Group, size: Size, terms: ModelTerms, now: float) -> tuple[Ticket, ...]:
-    """`size.take` tickets of the group (fewer when a cap on flows says so), in the order they were chosen."""
-    flows = {line.flow for c in group.ready() for line in c.lines.values()} if terms.flow_cap else ()
-    batch = _Batch(size.take, size.floor, terms.flow_cap if len(flows) > 1 else 0)
+def seat(
+    queue: ModelQueue, group: Group, size: Size, terms: ModelTerms, now: float, *, roomy: int
+) -> tuple[Ticket, ...]:
+    """`size.take` tickets of the group (fewer when a cap on flows says so), in the order they were chosen.
+
+    roomy: how many tickets run in about the time of a few.
+    """
+    batch = _Batch(size.take, size.floor, _cap(group, size, terms, roomy))
     _seat_owed(queue, group, batch, terms.patience, now)
     for waiting in group.ready():
         if not batch.left:
             break
         _seat_class(waiting, batch, size, terms.patience, now)
     return tuple(batch.tickets[: _whole(len(batch.tickets), terms)])
+
+
+def _cap(group: Group, size: Size, terms: ModelTerms, roomy: int) -> int:
+    """Most places for one flow; 0 is no cap.
+
+    A flow with hundreds waiting would fill the batch around somebody's single ticket, who pays for the
+    company with a run several times as long. So while others wait it may have twice as many places as they
+    have tickets on average, or what makes the run no more than twice as long, whichever is more.
+    """
+    counts: dict[str, int] = {}
+    for waiting in group.ready():
+        for line in waiting.lines.values():
+            counts[line.flow] = counts.get(line.flow, 0) + len(line.due)
+    if len(counts) < 2:
+        return 0
+    if terms.flow_cap or size.take <= roomy:
+        return terms.flow_cap
+    total, most = sum(counts.values()), max(counts.values())
+    return max(roomy, int(_GREEDY * (total - most) / (len(counts) - 1)))
 
 
 def _whole(count: int, terms: ModelTerms) -> int:

@@ -13,10 +13,12 @@ from opsin_server.scheduling.profile import Profile
 from opsin_server.scheduling.queues import ModelTerms
 from opsin_server.scheduling.waiting import Class, Group
 
-__all__ = ["Size", "best_rate", "hold_until", "size_of"]
+__all__ = ["Size", "best_rate", "hold_until", "roomy", "size_of"]
 
 _NEAR = 0.98
 """A batch this close to the best throughput is as good, and the smaller one answers earlier."""
+_NEAR_CALM = 0.95
+"""The same while everyone who waits can be served in time at that."""
 _NEAR_IDLE = 0.8
 """The same while another lane would stand idle: its time costs nothing."""
 _WORTH = 0.05
@@ -72,7 +74,7 @@ def _sizes(
 
 def size_of(group: Group, now: float, terms: ModelTerms, profile: Profile, scene: Scene) -> Size | None:
     """The batch size for a group, or None when nobody in it can be served."""
-    dead, part, idle = scene.dead, scene.part, scene.idle
+    dead, part = scene.dead, scene.part
     ready = list(group.ready())
     first = max(dead, now + terms.after + profile.upper(terms.buckets[0]))
     lead = next((c for c in ready if len(c.due) > c.viable(first)), None)
@@ -82,7 +84,9 @@ def size_of(group: Group, now: float, terms: ModelTerms, profile: Profile, scene
     earliest = _worth_saving(lead, sizes, now, terms, part)
     if len(ready) > 1:
         sizes = _sizes(ready, now, terms, profile, dead)
-    return _smallest_good([s for s in sizes if s.floor <= earliest] or sizes[:1], idle)
+    return _smallest_good(
+        lead, [s for s in sizes if s.floor <= earliest] or sizes[:1], now + terms.after, profile, scene
+    )
 
 
 def _doubtful(ready: Sequence[Class], terms: ModelTerms, profile: Profile, dead: float) -> Size | None:
@@ -131,16 +135,37 @@ def _rest_in_time(lead: Class, at: int, free: float, pace: float, best: Size) ->
     return True
 
 
-def _smallest_good(sizes: list[Size], idle: int) -> Size:
-    """The smallest size whose throughput is as good as the best; smaller still to give idle lanes a part."""
-    best = max(s.rate for s in sizes)
-    if idle > 1:
-        most = max(s.take for s in sizes)
-        share = -(-most // idle)
-        for size in sizes:
-            if size.take >= share and size.rate >= _NEAR_IDLE * best:
-                return size
-    return next(s for s in sizes if s.rate >= _NEAR * best)
+def _smallest_good(lead: Class, sizes: list[Size], now: float, profile: Profile, scene: Scene) -> Size:
+    """The smallest size whose throughput is as good as the best.
+
+    What is good enough depends: nearly nothing may be lost when somebody would miss a deadline for it, a
+    little for latency's sake when nobody does, and more when other lanes, now idle, get a part.
+    """
+    best = max(sizes, key=lambda s: s.rate)
+    share = math.inf if scene.idle <= 1 else -(-max(s.take for s in sizes) // scene.idle)
+    for size in sizes:
+        good = _worth_of(size, best, profile)
+        if size is best or good >= _NEAR or (size.take >= share and size.rate >= _NEAR_IDLE * best.rate):
+            return size
+        following = lead.viable(size.floor) + size.take
+        if good >= _NEAR_CALM and _rest_in_time(
+            lead, following, now + size.seconds, size.seconds / scene.part, size
+        ):
+            return size
+    return best
+
+
+def _worth_of(size: Size, best: Size, profile: Profile) -> float:
+    """Throughput over the best's, if the tickets of the best batch ran in batches of this size instead."""
+    runs, rest = divmod(best.take, size.take)
+    seconds = runs * size.seconds + (profile.seconds(rest) if rest else 0.0)
+    return best.seconds / max(seconds, 1e-9)
+
+
+def roomy(terms: ModelTerms, profile: Profile) -> int:
+    """The largest batch that takes no longer than two runs of the smallest."""
+    short = 2 * profile.seconds(terms.buckets[0])
+    return max(b for b in terms.buckets if b == terms.buckets[0] or profile.seconds(b) <= short)
 
 
 def best_rate(terms: ModelTerms, profile: Profile) -> float:
