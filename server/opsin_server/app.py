@@ -244,6 +244,7 @@ def lane_options(settings: SchedulerSettings, device: str) -> SchedulerOptions:
         device=device,
         lanes=lanes,
         threads_per_lane=settings.lane_threads or max(1, usable_cores() // lanes),
+        depth=1 if on_cpu else 2,
         stall_timeout=settings.stall_timeout,
         finish_threads=0 if on_cpu else 2,
     )

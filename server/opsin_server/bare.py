@@ -91,7 +91,7 @@ def _process(work: Work, start: Any) -> float:
         batches = _batches(work)
         task = _task(model)
         for _ in range(WARM_BATCHES):
-            run_batch(model, task, next(batches))
+            run_batch(model, task, next(batches), {})
     except Failure as failure:
         start.abort()
         # Only what pickles reaches the other process.
@@ -105,19 +105,23 @@ def _process(work: Work, start: Any) -> float:
 
 def _timed(model: LoadedModel, task: Task, batches: Iterable[Sequence[bytes]], seconds: float) -> float:
     done, begun = 0, time.perf_counter()
+    local: dict[str, object] = {}
     for batch in batches:
-        run_batch(model, task, batch)
+        run_batch(model, task, batch, local)
         done += len(batch)
         if time.perf_counter() - begun >= seconds:
             break
     return done / (time.perf_counter() - begun)
 
 
-def run_batch(model: LoadedModel, task: Task, pictures: Sequence[bytes]) -> None:
-    """The whole path of a batch. Raises Failure for a picture that is none."""
+def run_batch(model: LoadedModel, task: Task, pictures: Sequence[bytes], local: dict[str, object]) -> None:
+    """The whole path of a batch, staged as a lane would; `local` is kept from one batch to the next.
+
+    Raises Failure for a picture that is none.
+    """
     pairs = [_ready(model, task, data) for data in pictures]
-    outputs = model.infer([prepared for prepared, _ in pairs])
-    model.finish(outputs, [item for _, item in pairs])
+    launched = model.launch([prepared for prepared, _ in pairs], local)
+    model.finish(model.collect(launched, local), [item for _, item in pairs])
 
 
 def _ready(model: LoadedModel, task: Task, data: bytes) -> tuple[Prepared, Item]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from opsin_detectors.api import Detector, InputSpec, Item, Output, Prepared
+from opsin_detectors.api import Detector, Item, Output, Prepared
 from opsin_server.errors import Failure, Reason
+from opsin_server.models.staging import Launched, Stager, api_for
 from opsin_server.scheduling.batch import WrongLengthError
 
 __all__ = ["LoadedModel"]
@@ -30,12 +31,27 @@ class LoadedModel:
         self.light = detector.info.light
         """Whether a batch takes less than the hop to another thread would."""
 
-    def infer(self, prepared: Sequence[Prepared]) -> Any:
-        """Run one batch, on a lane's thread: stack, move, infer."""
-        spec = self.info.input
+    def launch(self, prepared: Sequence[Prepared], local: dict[str, object]) -> Any:
+        """Start one batch, on a lane's thread: stack, move, infer."""
         data = [p.data for p in prepared]
-        batch = data if spec is None else self._stack(data, spec)
-        return self.detector.infer(batch)
+        spec = self.info.input
+        if spec is None:
+            return self.detector.infer(data)
+        if spec.framework == "numpy":
+            return self.detector.infer(np.stack(data))
+        return self._stager(local).launch(data, spec, self.detector.infer)
+
+    def collect(self, launched: Any, local: dict[str, object]) -> Any:
+        """The outputs of a started batch, on the host."""
+        return self._stager(local).collect(launched) if isinstance(launched, Launched) else launched
+
+    def _stager(self, local: dict[str, object]) -> Stager:
+        """The lane's stager for this model's device; models on one device share it."""
+        name = f"stager/{self.info.device}"
+        stager = local.get(name)
+        if not isinstance(stager, Stager):
+            stager = local[name] = Stager(api_for(self.info.device))
+        return stager
 
     def finish(self, outputs: Any, items: Sequence[Item]) -> list[Output | Failure]:
         """One answer per item, in order; an answer with a non-finite number is that item's failure.
@@ -50,14 +66,6 @@ class LoadedModel:
     def close(self) -> None:
         """Let the detector go."""
         self.detector.close()
-
-    def _stack(self, data: Sequence[Any], spec: InputSpec) -> Any:
-        stacked = np.stack(data)
-        if spec.framework == "numpy":
-            return stacked
-        import torch
-
-        return torch.from_numpy(stacked).to(self.info.device)
 
     def _not_finite(self) -> Failure:
         return Failure(

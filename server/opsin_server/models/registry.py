@@ -140,7 +140,7 @@ class Registry:
 
     def _tagged(self, name: str, tag: str, versions: list[Version]) -> Version:
         for version in versions:
-            if tag in version.labels or (tag.isdigit() and version.number == int(tag)):
+            if tag == str(version.number) or tag in version.labels:
                 return version
         known = [str(v.number) for v in versions] + [label for v in versions for label in v.labels]
         near = nearest(tag, known) or known[0]

@@ -33,8 +33,12 @@ class Runner(Protocol):
     @property
     def light(self) -> bool: ...
 
-    def infer(self, prepared: Sequence[Prepared]) -> Any:
-        """Run one batch on the calling thread."""
+    def launch(self, prepared: Sequence[Prepared], local: dict[str, object]) -> Any:
+        """Start one batch. local: what the runner keeps on this lane from one batch to the next."""
+        ...
+
+    def collect(self, launched: Any, local: dict[str, object]) -> Any:
+        """Wait for what `launch` started; its outputs, on the host."""
         ...
 
     def finish(self, outputs: Any, items: Sequence[Item]) -> list[Output | Failure]:
@@ -88,10 +92,14 @@ class Batch:
         self.inferred = 0.0
         self.finished = 0.0
 
-    def run(self, lane: Lane) -> object:
-        """On the lane: infer. The outputs go to `finish`."""
+    def launch(self, lane: Lane) -> object:
+        """On the lane: put the inputs on the device and start."""
+        return self.runner.launch([e.prepared for e in self.entries], lane.local)
+
+    def collect(self, lane: Lane, launched: object) -> object:
+        """On the lane: wait for the outputs, which go to `finish`."""
         try:
-            return self.runner.infer([e.prepared for e in self.entries])
+            return self.runner.collect(launched, lane.local)
         finally:
             self.inferred = time.monotonic()
 

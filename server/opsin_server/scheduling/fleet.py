@@ -33,11 +33,13 @@ class Fleet:
         report: Callable[[Report], None],
         *,
         threads: int,
+        depth: int = 1,
         spare: int,
         on_health: Callable[[bool], None],
     ) -> None:
         self._report = report
         self._threads = threads
+        self._depth = depth
         self._spare = spare
         self._on_health = on_health
         self._ids = itertools.count()
@@ -56,21 +58,22 @@ class Fleet:
 
     @property
     def idle(self) -> list[Lane]:
-        """Lanes that a batch may be given to."""
+        """Lanes that have nothing to do."""
         return [lane for lane in self._lanes if lane.idle and lane not in self._unproven]
 
     @property
-    def jobs(self) -> list[Job]:
-        """What runs now."""
-        return [lane.job for lane in self._lanes if lane.job is not None]
+    def ahead(self) -> list[Lane]:
+        """Lanes that are at work and have room for the job after."""
+        return [lane for lane in self._lanes if lane.jobs and lane.room and lane not in self._unproven]
 
-    def busy_since(self) -> list[tuple[Job, float]]:
-        """What runs now, and since when (clock seconds)."""
-        return [(lane.job, lane.since) for lane in self._lanes if lane.job is not None]
+    @property
+    def jobs(self) -> list[Job]:
+        """What was given and not yet reported."""
+        return [job for lane in self._lanes for job in lane.jobs]
 
     def busy_seconds(self, now: float) -> float:
         """Lane-seconds spent on jobs since the start, those running now included."""
-        running = sum(now - lane.since for lane in self._lanes if lane.job is not None)
+        running = sum(now - lane.since for lane in self._lanes if lane.jobs)
         return running + self._lost_seconds + sum(lane.busy_seconds for lane in self._lanes)
 
     def release(self, report: Report) -> bool:
@@ -94,7 +97,7 @@ class Fleet:
         """
         lane.abandon()
         self._lost += 1
-        self._lost_seconds += lane.busy_seconds + (now - lane.since if lane.job is not None else 0.0)
+        self._lost_seconds += lane.busy_seconds + (now - lane.since if lane.jobs else 0.0)
         self._unproven.discard(lane)
         place = self._lanes.index(lane)
         if self._lost > self._spare:
@@ -114,7 +117,7 @@ class Fleet:
         return list(self._lanes)
 
     def _new(self) -> Lane:
-        return Lane(next(self._ids), self._report, threads=self._threads)
+        return Lane(next(self._ids), self._report, threads=self._threads, depth=self._depth)
 
     def _tell(self) -> None:
         healthy = any(lane not in self._unproven for lane in self._lanes)

@@ -71,6 +71,8 @@ class SchedulerOptions:
 
     device: its name, for whoever asks. lanes: how many threads run batches.
     threads_per_lane: torch threads of each, on a CPU.
+    depth: batches a lane has room for: 2 where the device computes by itself, so that the next one is
+        copied in and launched meanwhile.
     stall_timeout: seconds a batch may run before its lane counts as stalled.
     spare_lanes: how many lost lanes are replaced before the server gives up on the device.
     finish_threads: threads for `finish`; 0 runs it on the lane, which is best where lanes are CPU threads.
@@ -79,6 +81,7 @@ class SchedulerOptions:
     device: str = "cpu"
     lanes: int = 1
     threads_per_lane: int = 1
+    depth: int = 1
     stall_timeout: float = 30.0
     spare_lanes: int = 8
     finish_threads: int = 0
@@ -124,6 +127,7 @@ class Scheduler:
             options.lanes,
             self._reported,
             threads=options.threads_per_lane,
+            depth=options.depth,
             spare=options.spare_lanes,
             on_health=self._tell_health,
         )
@@ -322,9 +326,22 @@ class Scheduler:
             else:
                 idle.pop()
                 lane.give(batch)
+        if self._options.depth > 1:
+            self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Give busy lanes the batch after, when it would be no smaller for waiting."""
+        for lane in self._fleet.ahead:
+            fullest = max((terms.buckets[-1] for terms in self._queues.terms.values()), default=1)
+            if not self._urgent and len(self._queues) < fullest:
+                return
+            batch = self._urgent_batch() or self._planned_batch(lane, 1)
+            if batch is None:
+                return
+            lane.give(batch)
 
     def _run_here(self, lane: Lane, batch: Batch) -> None:
-        """A batch that takes less than the hop to its lane would runs on this thread, in the lane's place."""
+        """A batch that takes less than a hop to its lane runs on this thread, in the lane's place."""
         report = lane.run_here(batch)
         answers, error = (None, report.error) if report.error else _finished(batch, report.outputs)
         self._account(batch, batch.inferred - report.started)
@@ -439,9 +456,8 @@ class Scheduler:
         try:
             if report.died:
                 log.error("lane_died", lane=lane.index, error=repr(report.error))
-                self._lose(batch)
-                self._replace(lane)
-                self._fill_lanes()
+                self._give_up(batch)
+                self._lose(lane)
                 return
             self._fill_lanes()  # the device first; answers can wait a moment
             failure = report.error or error
@@ -515,25 +531,26 @@ class Scheduler:
         now = self._clock()
         for lane in self._fleet.stalled(now, self._options.stall_timeout):
             log.error("lane_stalled", lane=lane.index, seconds=round(now - lane.since, 3))
-            batch = lane.job
-            assert isinstance(batch, Batch)
-            self._account(batch, now - lane.since)
-            self._lose(batch)
-            self._replace(lane, self._probe(batch.model))
+            self._account(_batches(lane)[0], now - lane.since)
+            self._lose(lane)
 
-    def _lose(self, batch: Batch) -> None:
-        """Fail what a lost lane held: the input may be the cause, so it is not run again."""
+    def _lose(self, lane: Lane) -> None:
+        """Fail what a lost lane held, and put a new one in its place, tried out with a probe."""
+        held = _batches(lane)
+        for batch in held:
+            self._give_up(batch)
+        self._fleet.replace(lane, self._clock(), self._probe(held[0].model) if held else None)
+        if not len(self._fleet):
+            self._die(RuntimeError("every lane of the device was lost"))
+        self._kick()
+
+    def _give_up(self, batch: Batch) -> None:
+        """Fail everyone in a batch whose lane is lost: the input may be the cause, so it is not run again."""
         failure = failures.lane_lost(batch.model)
         if isinstance(batch, WarmUp):
             batch.conclude(failure, 0.0)
         for entry in batch.entries:
             self._end(entry, "lost", failure)
-
-    def _replace(self, lane: Lane, probe: Batch | None = None) -> None:
-        self._fleet.replace(lane, self._clock(), probe)
-        if not len(self._fleet):
-            self._die(RuntimeError("every lane of the device was lost"))
-        self._kick()
 
     def _probe(self, key: str) -> Batch | None:
         """A batch of one known input, to try a new lane with."""
@@ -582,6 +599,10 @@ class Scheduler:
             await self._loop.run_in_executor(None, lane.join, max(0.0, ends - self._clock()))
         if self._finisher is not None:
             self._finisher.shutdown(wait=False, cancel_futures=True)
+
+
+def _batches(lane: Lane) -> list[Batch]:
+    return [job for job in lane.jobs if isinstance(job, Batch)]
 
 
 def _finished(batch: Batch, outputs: object) -> tuple[list[Output | Failure] | None, Exception | None]:

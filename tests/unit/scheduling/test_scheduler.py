@@ -33,7 +33,10 @@ class Model:
         self.kill: set[Any] = set()
         self.memory = 1000
 
-    def infer(self, prepared: Sequence[Prepared]) -> list[Any]:
+    def collect(self, launched: list[Any], local: dict[str, object]) -> list[Any]:
+        return launched
+
+    def launch(self, prepared: Sequence[Prepared], local: dict[str, object]) -> list[Any]:
         data = [p.data for p in prepared]
         self.batches.append(data)
         self.started.release()
@@ -304,3 +307,30 @@ async def test_ten_thousand_random_cancellations_cost_nobody_else_an_answer() ->
             cancelled += answers.count("left")
         assert cancelled > 5_000
         assert b.scheduler.waiting == 0
+
+
+async def test_a_deep_lane_is_given_the_next_batch_when_it_would_be_no_fuller_later() -> None:
+    async with bench(depth=2, buckets=(1, 2, 4)) as b:
+        b.model.gate.clear()
+        running = [b.submit(i) for i in range(4)]
+        await b.lane_started()
+        few = [b.submit(i) for i in range(4, 6)]
+        await asyncio.sleep(0)
+        assert b.scheduler.waiting == 2
+        more = [b.submit(i) for i in range(6, 10)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert b.scheduler.waiting == 2  # four of the six went ahead
+        b.let_go()
+        answers = [name(d) for d in await asyncio.gather(*running, *few, *more)]
+        assert answers == [str(i) for i in range(10)]
+
+
+async def test_a_stalled_deep_lane_fails_both_of_its_batches() -> None:
+    async with bench(depth=2, buckets=(1,), stall_timeout=0.2) as b:
+        b.model.gate.clear()
+        one, two = b.submit(1), b.submit(2)
+        assert await outcome(one) == "LANE_LOST"
+        assert await outcome(two) == "LANE_LOST"
+        b.let_go()
+        assert name(await b.submit("after")) == "after"
