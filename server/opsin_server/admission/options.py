@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from opsin_detectors.api import ModelInfo, Options, Task
 from opsin_server.calls import DetectOptions, Source, Text
-from opsin_server.errors import Failure, Reason, quote
+from opsin_server.errors import QUOTE_LIMIT, Failure, Reason, quote
 
 __all__ = ["DEFAULT_MAX_DETECTIONS", "detect_task", "embed_task", "nearest", "resolve"]
 
@@ -22,7 +22,12 @@ _IMAGE_TASKS = (Task.DETECT, Task.CLASSIFY_IMAGE, Task.ZERO_SHOT, Task.READ_TEXT
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """The known name most like `name`, or "" when none is close."""
+    """The known name most like `name`, or "" when none is close.
+
+    Nothing as long as an error may not even quote is looked for: a search for 30 MB of name takes seconds.
+    """
+    if len(name) > QUOTE_LIMIT:
+        return ""
     return next(iter(difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)), "")
 
 
@@ -103,5 +108,5 @@ def _know_labels(labels: Collection[str], classes: Collection[str]) -> None:
                 Reason.LABEL_UNKNOWN,
                 f"the model has no class {quote(label)}{hint}",
                 field=f"options.labels[{index}]",
-                metadata={"label": label[:200], **({"nearest": near} if near else {})},
+                metadata={"label": label[:QUOTE_LIMIT], **({"nearest": near} if near else {})},
             )

@@ -4,7 +4,7 @@ Owns which check applies to which field, and the field's path from the root of t
 `replies.py`. Knows nothing of models: a call that leaves here is well formed, not yet possible.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from opsin.v1.common_pb2 import Box as BoxMessage
@@ -93,7 +93,7 @@ def detect_options(message: DetectOptionsMessage, limits: LimitSettings, path: s
         max_labels=message.max_labels,
         iou_threshold=_optional_fraction(message, "iou_threshold", path),
         labels=validate.names(message.labels, limits.max_labels, f"{path}.labels"),
-        regions=validate.regions([_box(b) for b in message.regions], limits.max_regions, f"{path}.regions"),
+        regions=_regions(message.regions, limits.max_regions, f"{path}.regions"),
         candidate_labels=validate.words(
             message.candidate_labels,
             limits.max_labels,
@@ -159,6 +159,12 @@ def _filled(value: _T, path: str) -> _T:
     if not value:
         raise Failure(Reason.INPUT_MISSING, f"{path} is empty.", field=path)
     return value
+
+
+def _regions(boxes: Sequence[BoxMessage], limit: int, path: str) -> tuple[Box, ...]:
+    """Counted before any is converted: a message has room for millions."""
+    validate.at_most(len(boxes), limit, "regions", path)
+    return validate.regions([_box(box) for box in boxes], limit, path)
 
 
 def _box(box: BoxMessage) -> Box:

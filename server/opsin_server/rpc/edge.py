@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError, Message
 
 from opsin_server.calls import Caller
 from opsin_server.errors import Failure, Reason
+from opsin_server.rpc.density import MOST_FIELDS, crowded
 from opsin_server.rpc.errors import REQUEST_ID_TRAILER, as_failure, code_of, message_of, trailers_of
 from opsin_server.telemetry.logs import bind_request
 from opsin_server.telemetry.metrics import MethodMetrics, Metrics
@@ -158,6 +159,8 @@ class Edge:
 
 def parse(kind: type[Request], data: bytes) -> Request:
     """The message in `data`. Raises `Failure` MALFORMED_REQUEST, without the parser's words."""
+    if crowded(kind, data):
+        raise Failure(Reason.MALFORMED_REQUEST, f"The message has more than {MOST_FIELDS} fields.")
     try:
         return kind.FromString(data)
     except DecodeError:
