@@ -37,10 +37,12 @@ from opsin_server.pipeline import Pipeline
 from opsin_server.rpc.health import HealthBoard
 from opsin_server.rpc.server import RpcServer
 from opsin_server.scheduling.scheduler import Scheduler, SchedulerOptions
+from opsin_server.scheduling.ticket import Ticket
 from opsin_server.telemetry.exposition import MetricsEndpoint
 from opsin_server.telemetry.logs import configure as configure_logs
 from opsin_server.telemetry.metrics import Metrics, ModelGauges, Snapshot
 from opsin_server.telemetry.share import BusyShare
+from opsin_server.telemetry.trace import TraceWriter
 
 __all__ = ["BUILT_IN_MODELS", "App", "run"]
 
@@ -55,9 +57,14 @@ MOST_CPU_LANES = 4
 class _Observer:
     """Tells telemetry what the scheduler does."""
 
-    def __init__(self, metrics: Metrics, shares: BusyShare) -> None:
+    def __init__(self, metrics: Metrics, shares: BusyShare, trace: TraceWriter | None) -> None:
         self._metrics = metrics
         self._shares = shares
+        self._trace = trace
+
+    def ticket_arrived(self, ticket: Ticket) -> None:
+        if self._trace is not None:
+            self._trace.arrived(ticket)
 
     def batch_ran(self, model: str, size: int, seconds: float, *, again: bool) -> None:
         self._metrics.batch(model, size, seconds)
@@ -83,9 +90,9 @@ class App:
         self.board = HealthBoard()
         self.metrics = Metrics(self._snapshot)
         self._shares = BusyShare(options.lanes, time.monotonic())
-        self.scheduler = Scheduler(
-            options, observer=_Observer(self.metrics, self._shares), on_health=self._device_health
-        )
+        self._trace = _trace(settings.scheduler.trace)
+        observer = _Observer(self.metrics, self._shares, self._trace)
+        self.scheduler = Scheduler(options, observer=observer, on_health=self._device_health)
         self.registry = Registry(
             found, self.scheduler, device=device, dtype=settings.detectors.dtype, on_state=self._model_state
         )
@@ -135,6 +142,8 @@ class App:
         self.board.close()
         await self.rpc.stop(self.settings.drain.grace)
         await self.scheduler.close()
+        if self._trace is not None:
+            await asyncio.to_thread(self._trace.close)
         if self._endpoint is not None:
             await asyncio.to_thread(self._endpoint.close)
         await asyncio.to_thread(self._pool.close)
@@ -156,6 +165,7 @@ class App:
             ),
             devices=tuple((d.name, d.busy_share) for d in self.catalog.server().devices),
             decoded_bytes=self._budget.used,
+            streams=self.rpc.streams.live,
         )
 
 
@@ -248,6 +258,15 @@ def lane_options(settings: SchedulerSettings, device: str) -> SchedulerOptions:
         stall_timeout=settings.stall_timeout,
         finish_threads=0 if on_cpu else 2,
     )
+
+
+def _trace(path: Path | None) -> TraceWriter | None:
+    if path is None:
+        return None
+    try:
+        return TraceWriter(path)
+    except OSError as error:
+        raise ConfigError([f"scheduler.trace: cannot write {path}: {error.strerror}"]) from error
 
 
 def _version() -> str:

@@ -153,6 +153,9 @@ class SchedulerSettings(_Section):
     """Torch threads of a lane. 0, the default: the cores shared out over the lanes."""
     cpu_threads: Annotated[int, Field(ge=0, le=256)] = 0
     """Threads that decode, prepare and finish. 0, the default: one for each core."""
+    trace: Path | None = None
+    """File to record every input's arrival in, for `opsin simulate --trace`. Unset, the default: none. For an
+    hour that shall be looked at, not for ever: it grows by about 100 bytes an input."""
     max_backlog: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     """Seconds of work that may wait for the device, over all models. Above the longest deadline your callers
     set: what waits longer than that is answered too late for everyone."""

@@ -51,6 +51,10 @@ EndOfTicket = Literal["answered", "failed", "cancelled", "expired", "unmeetable"
 class Observer(Protocol):
     """Told what happens, on the owner's thread; must be quick and must not raise."""
 
+    def ticket_arrived(self, ticket: Ticket) -> None:
+        """An input was queued."""
+        ...
+
     def batch_ran(self, model: str, size: int, seconds: float, *, again: bool) -> None:
         """A batch left its lane after `seconds`. again: it was a half of one that failed."""
         ...
@@ -61,6 +65,7 @@ class Observer(Protocol):
 
 
 class _Nobody:
+    def ticket_arrived(self, ticket: Ticket) -> None: ...
     def batch_ran(self, model: str, size: int, seconds: float, *, again: bool) -> None: ...
     def ticket_ended(self, model: str, end: EndOfTicket) -> None: ...
 
@@ -188,8 +193,12 @@ class Scheduler:
         priority: Priority = Priority.INTERACTIVE,
         deadline: float = math.inf,
         size: int = 0,
+        on_start: Callable[[], None] | None = None,
     ) -> asyncio.Future[Done]:
-        """Queue one input. The future gives `Done`, or raises Failure; cancelling it takes the ticket out."""
+        """Queue one input. The future gives `Done`, or raises Failure; cancelling it takes the ticket out.
+
+        on_start: called when its batch is about to run; may still cancel the future.
+        """
         future: asyncio.Future[Done] = self._loop.create_future()
         if self._dead is not None or self._closed:
             future.set_exception(failures.owner_lost(self._dead))
@@ -207,9 +216,10 @@ class Scheduler:
             size=size,
             shape=prepared.shape,
         )
-        entry = self._entries[ticket.id] = Entry(ticket, prepared, item, future)
+        entry = self._entries[ticket.id] = Entry(ticket, prepared, item, future, on_start)
         future.add_done_callback(lambda _: self._left(entry))
         self._queues.add(ticket)
+        self._observer.ticket_arrived(ticket)
         self._kick()
         if deadline < math.inf:
             self._arm_expiry(deadline)
@@ -361,23 +371,35 @@ class Scheduler:
         return None
 
     def _planned_batch(self, lane: Lane, idle: int) -> Batch | None:
-        now = self._clock()
         view = LaneView(index=lane.index, lanes=len(self._fleet), idle=idle)
-        chosen = plan(self._queues, now, self._profiles, view)
-        for dead in chosen.dead:
-            self._bury(dead)
-        match chosen.action:
-            case Run(model, tickets):
-                for ticket in tickets:
-                    self._queues.remove(ticket)
-                self._queues.started(model, tickets, now)
-                entries = [self._entries.pop(t.id) for t in tickets]
-                return Batch(model, self._models[model].runner, entries)
-            case Wait(until):
-                self._arm(until)
-            case Sleep():
-                pass
-        return None
+        while True:
+            now = self._clock()
+            chosen = plan(self._queues, now, self._profiles, view)
+            for dead in chosen.dead:
+                self._bury(dead)
+            match chosen.action:
+                case Run(model, tickets):
+                    entries = self._leave(tickets)
+                    if entries:
+                        self._queues.started(model, tuple(e.ticket for e in entries), now)
+                        return Batch(model, self._models[model].runner, entries)
+                case Wait(until):
+                    self._arm(until)
+                    return None
+                case Sleep():
+                    return None
+
+    def _leave(self, tickets: tuple[Ticket, ...]) -> list[Entry]:
+        """Take tickets out of the queue to run; without those that are withdrawn when they hear of it."""
+        entries = []
+        for ticket in tickets:
+            entry = self._entries.pop(ticket.id)
+            self._queues.remove(ticket)
+            if entry.on_start is not None:
+                entry.on_start()
+            if not entry.future.done():
+                entries.append(entry)
+        return entries
 
     def _arm(self, until: float) -> None:
         """Step again at `until`, or earlier when something changes."""
