@@ -5,18 +5,19 @@ knows protobuf or gRPC. All times are seconds on the monotonic clock unless a na
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from typing import Protocol
 
-from opsin_detectors.api import Box, Detection, Label, Vector
-
+from opsin_detectors.api import Box, Detection, ImageInput, Label, Vector
 from opsin_server.scheduling.ticket import Priority
 
 __all__ = [
     "Answer",
     "CacheState",
     "Caller",
+    "DecodedImage",
     "DetectAnswer",
     "DetectCall",
     "DetectOptions",
@@ -31,11 +32,12 @@ __all__ = [
     "Text",
     "Timings",
     "UriImage",
+    "Watcher",
 ]
 
 
 class PixelFormat(StrEnum):
-    """Layout of a raw picture. See CONTRACT "Images" in docs/contract.md for strides."""
+    """Layout of a raw picture. For strides see RawImage in the protos."""
 
     RGB24 = "RGB24"
     BGR24 = "BGR24"
@@ -69,6 +71,15 @@ class UriImage:
     uri: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedImage:
+    """A picture that a stream's decoder holds, not yet RGB. `to_rgb` takes `near`, as `media.decode` does."""
+
+    width: int
+    height: int
+    to_rgb: Callable[[tuple[int, int]], ImageInput]
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """A text to classify or embed."""
@@ -76,7 +87,7 @@ class Text:
     text: str
 
 
-ImageSource = EncodedImage | RawImage | UriImage
+ImageSource = EncodedImage | RawImage | UriImage | DecodedImage
 Source = ImageSource | Text
 
 
@@ -136,6 +147,22 @@ class EmbedCall:
     truncate_text: bool = False
     skip_cache: bool = False
     caller: Caller = field(default_factory=Caller)
+
+
+class Watcher(Protocol):
+    """Is told how far a call has got."""
+
+    def decoded(self, image: ImageInput) -> None:
+        """The picture, before it is prepared, on the thread that decoded it. What is raised ends the call."""
+        ...
+
+    def ready(self) -> None:
+        """Everything is prepared and waits for the device; on the event loop."""
+        ...
+
+    def started(self) -> None:
+        """About to run, on the event loop. The call may still be cancelled here, and then does not run."""
+        ...
 
 
 class CacheState(Enum):

@@ -42,6 +42,7 @@ from opsin_server.calls import (
     Source,
     Text,
     Timings,
+    Watcher,
 )
 from opsin_server.errors import Failure, Reason
 from opsin_server.media.budget import PixelBudget
@@ -93,6 +94,7 @@ class _Looks:
     regions: tuple[Box, ...]
     keep_image: bool
     caller: Caller
+    watcher: Watcher | None = None
 
     @property
     def instant(self) -> bool:
@@ -133,8 +135,8 @@ class Pipeline:
         self._budget = budget
         self._limits = limits
 
-    async def detect(self, call: DetectCall) -> DetectAnswer:
-        """Answer one Detect. Raises Failure."""
+    async def detect(self, call: DetectCall, watcher: Watcher | None = None) -> DetectAnswer:
+        """Answer one Detect. Raises Failure. watcher: is told how far it has got."""
         watch = Stopwatch()
         model = self._registry.route(call.model, "detect", call.caller.routing_key)
         task = detect_task(model.name, model.info, call.source)
@@ -148,6 +150,7 @@ class Pipeline:
             call.options.regions or (WHOLE,),
             keep_image=embedder is not None,
             caller=call.caller,
+            watcher=watcher,
         )
         ready, done = await self._look(looks, watch)
         found, labels = _assemble(done, call.options.regions, model, options)
@@ -207,7 +210,7 @@ class Pipeline:
                 held.shrink(ready.held_bytes)
                 watch.ready(ready.decoded, ready.at)
                 pairs = _pairs(ready.prepared, looks.task, looks.options, (ready.width, ready.height))
-                done = await self._run(looks.model, pairs, looks.caller, place)
+                done = await self._run(looks.model, pairs, looks.caller, place, looks.watcher)
         watch.ran(done)
         return ready, done
 
@@ -222,6 +225,7 @@ class Pipeline:
         pairs: Sequence[tuple[Prepared, Item]],
         caller: Caller,
         place: Place | None = None,
+        watcher: Watcher | None = None,
     ) -> list[Done]:
         """Tickets for prepared inputs of one model; all their answers, in order, or the first failure."""
         futures = []
@@ -235,10 +239,13 @@ class Pipeline:
                     priority=caller.priority,
                     deadline=caller.deadline,
                     size=getattr(prepared.data, "nbytes", 0),
+                    on_start=watcher.started if watcher else None,
                 )
             )
             if place is not None:
                 place.take()
+        if watcher is not None:
+            watcher.ready()
         return await _all(futures)
 
     async def _embed_boxes(
@@ -307,6 +314,8 @@ def _make_ready(looks: _Looks, limits: MediaLimits) -> _Ready:
         return _Ready((prepared,), start, time.monotonic())
     image = decode(looks.source, limits, near=looks.near)
     decoded = time.monotonic()
+    if looks.watcher is not None:
+        looks.watcher.decoded(image)
     parts = [image if region == WHOLE else crop(image, region) for region in looks.regions]
     ready = tuple(_prepare(model, part, looks.task, options) for part in parts)
     kept = image if looks.keep_image else None

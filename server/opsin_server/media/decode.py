@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from opsin_detectors.api import ImageInput, Pixels
-from opsin_server.calls import EncodedImage, ImageSource, RawImage, UriImage
+from opsin_server.calls import DecodedImage, EncodedImage, ImageSource, RawImage, UriImage
 from opsin_server.errors import QUOTE_LIMIT, Failure, Reason
 from opsin_server.media.exif import orientation, turn_upright, upright_size
 from opsin_server.media.guards import check_work
@@ -60,6 +60,8 @@ def decoded_bytes(source: ImageSource, limits: MediaLimits, near: tuple[int, int
             header = read_header(data, limits)
             factor = _reduction(header, near)
             return -(-header.width // factor) * -(-header.height // factor) * 3
+        case DecodedImage(width, height):
+            return width * height * 3
         case UriImage():
             raise _uri_disabled()
 
@@ -78,6 +80,8 @@ def decode(source: ImageSource, limits: MediaLimits, near: tuple[int, int] = (0,
             return decode_raw(source, limits)
         case EncodedImage(data):
             return _decode_file(data, limits, near)
+        case DecodedImage(to_rgb=to_rgb):
+            return to_rgb(near)
         case UriImage():
             raise _uri_disabled()
 

@@ -27,8 +27,8 @@ from opsin_server.media.header import MediaLimits, read_header
 
 __all__ = ["PACKET", "Codec", "Picture", "VideoDecoder", "open_decoder"]
 
-PACKET = "frame.packet"
-"""The field that carries a packet, as errors name it."""
+PACKET = "packet"
+"""The field that carries a packet, as errors name it: from the frame on."""
 
 _MAX_PARAMETER_BYTES = 1 << 16
 
@@ -73,7 +73,7 @@ class VideoDecoder(Protocol):
         """Decode a packet; None when it holds no picture, or when that is not to be kept.
 
         Raises `Failure` IMAGE_UNDECODABLE or IMAGE_TOO_LARGE, which concern this packet, and
-        CODEC_UNSUPPORTED, which concerns the stream: it has B-frames. The field is `frame.packet`.
+        CODEC_UNSUPPORTED, which concerns the stream: it has B-frames. The field is `packet`.
         """
         ...
 

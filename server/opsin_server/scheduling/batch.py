@@ -8,7 +8,7 @@ batch is split the same way, and the size is remembered as too large.
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -59,12 +59,17 @@ class Done:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """A ticket with what it stands for: the input, and the future that somebody waits on."""
+    """A ticket with what it stands for: the input, and the future that somebody waits on.
+
+    on_start: called before it leaves the queue to run; cancelling the future there still keeps it from
+        running.
+    """
 
     ticket: Ticket
     prepared: Prepared
     item: Item
     future: asyncio.Future[Done]
+    on_start: Callable[[], None] | None = None
 
     def answer(self, result: "Done | Failure") -> None:
         """Tell the waiter, unless nobody waits any more."""

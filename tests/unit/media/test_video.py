@@ -329,7 +329,7 @@ def test_motion_jpeg_takes_nothing_else_and_recovers_at_once() -> None:
     assert cut is not None
     with pytest.raises(Failure) as caught:
         cut.to_rgb()
-    assert caught.value.field == "frame.packet"
+    assert caught.value.field == PACKET
 
 
 def test_hevc_sizes_are_read_from_the_header() -> None:

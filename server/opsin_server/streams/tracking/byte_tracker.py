@@ -60,19 +60,21 @@ class ByteTracker:
     def __init__(self, options: TrackerOptions | None = None) -> None:
         self._options = options or TrackerOptions()
         self._tracks = Tracks.none()
-        self._time: float | None = None
+        self._now = 0.0  # grows by the time between frames, whatever their clock does
+        self._last: float | None = None  # the last frame's time, by its clock
         self._next = 1
 
     def update(self, seen: Sightings, time: float) -> list[int]:
         """The number of each thing seen, 0 where it has none; see `Tracker`."""
-        first, tracks = self._time is None, self._tracks
+        first, tracks = self._last is None, self._tracks
+        passed = 0.0 if self._last is None else max(0.0, time - self._last)
+        self._last, self._now = time, self._now + passed
         tracks.motion.velocity[tracks.missed > 0, 2:] = 0.0  # what cannot be seen is not thought to grow
-        tracks.motion.predict(0.0 if self._time is None else time - self._time)
-        self._time = time if self._time is None else max(time, self._time)
+        tracks.motion.predict(passed)
         row_of = self._pair(seen)
         found = np.flatnonzero(row_of >= 0)
         self._confirm(row_of[found])
-        tracks.see(row_of[found], to_centres(seen.boxes[found]), self._time)
+        tracks.see(row_of[found], to_centres(seen.boxes[found]), self._now)
         numbers = np.zeros(len(row_of), np.int64)
         numbers[found] = tracks.number[row_of[found]]
         fresh = np.flatnonzero((row_of < 0) & (seen.scores >= self._options.sure))
@@ -82,11 +84,12 @@ class ByteTracker:
 
     def snapshot(self) -> bytes:
         """All that is known; at most `MOST_TRACKS` tracks, those seen last."""
-        return pack(self._tracks, self._time, self._next)
+        return pack(self._tracks, self._now, self._last, self._next)
 
     def restore(self, snapshot: bytes) -> None:
         """Go on from a snapshot. Raises ValueError when it is none."""
-        self._tracks, self._time, self._next = unpack(snapshot)
+        self._tracks, self._last, self._next = unpack(snapshot)
+        self._now = 0.0
 
     # -- pairing -----------------------------------------------------------------------------------------
 
@@ -138,9 +141,8 @@ class ByteTracker:
 
     def _begin(self, seen: Sightings, columns: Rows, *, confirmed: bool) -> list[int]:
         numbers = [self._take_number() if confirmed else 0 for _ in columns]
-        assert self._time is not None
         motion = Motion.begin(to_centres(seen.boxes[columns]))
-        self._tracks.join(motion, seen.classes[columns], np.array(numbers, np.int64), self._time)
+        self._tracks.join(motion, seen.classes[columns], np.array(numbers, np.int64), self._now)
         return numbers
 
     def _take_number(self) -> int:
@@ -151,8 +153,7 @@ class ByteTracker:
     def _forget(self) -> None:
         """Drop what was lost for too long, and the younger of two that are one."""
         tracks, options = self._tracks, self._options
-        assert self._time is not None
-        lost = (self._time - tracks.seen > options.memory) & (tracks.missed >= options.looks)
+        lost = (self._now - tracks.seen > options.memory) & (tracks.missed >= options.looks)
         keep = ~(lost | tracks.doomed)
         keep &= ~_doubles(tracks)
         if not keep.all() or len(tracks) > MOST_TRACKS:

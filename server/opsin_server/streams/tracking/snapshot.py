@@ -4,6 +4,7 @@ A row of the table is a track. Packed, a row takes 85 bytes: single precision is
 detector, and times are kept relative to the last frame.
 """
 
+import math
 import struct
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ MOST_TRACKS = 128
 """Tracks that are kept at once; a snapshot stays under 16 KiB."""
 
 _VERSION = 1
-_HEAD = struct.Struct("<BdIH")  # version, time (NaN before the first frame), next number, rows
+_HEAD = struct.Struct("<BdIH")  # version, time of the last frame (NaN: none), next number, rows
 _ROW = np.dtype(
     [
         ("mean", "<f4", 4),
@@ -89,35 +90,36 @@ class Tracks:
             setattr(self, name, getattr(self, name)[rows])
 
 
-def pack(tracks: Tracks, time: float | None, following: int) -> bytes:
-    """A tracker's state as bytes."""
-    at = 0.0 if time is None else time
+def pack(tracks: Tracks, now: float, last: float | None, following: int) -> bytes:
+    """A tracker's state as bytes. now: on the clock of the table. last: the last frame's time, by its own."""
     rows = np.zeros(len(tracks), _ROW)
     rows["mean"], rows["velocity"] = tracks.motion.mean, tracks.motion.velocity
     rows["spread"] = tracks.motion.spread
     rows["number"], rows["kind"], rows["missed"] = tracks.number, tracks.kind, tracks.missed
-    rows["seen"], rows["begun"] = at - tracks.seen, at - tracks.begun
-    head = _HEAD.pack(_VERSION, float("nan") if time is None else time, following, len(rows))
+    rows["seen"], rows["begun"] = tracks.seen - now, tracks.begun - now
+    head = _HEAD.pack(_VERSION, math.nan if last is None else last, following, len(rows))
     return head + rows.tobytes()
 
 
 def unpack(data: bytes) -> tuple[Tracks, float | None, int]:
-    """The way back. Raises ValueError."""
+    """The way back: tracks whose clock stands at 0, the last frame's time, the next number.
+
+    Raises ValueError.
+    """
     if len(data) < _HEAD.size:
         raise ValueError("the snapshot ends too soon")
-    version, time, following, count = _HEAD.unpack_from(data)
+    version, last, following, count = _HEAD.unpack_from(data)
     if version != _VERSION or len(data) != _HEAD.size + count * _ROW.itemsize or count > MOST_TRACKS:
         raise ValueError("the snapshot is not of this tracker")
     rows = np.frombuffer(data, _ROW, offset=_HEAD.size)
-    at = 0.0 if time != time else time  # noqa: PLR0124 (only NaN differs from itself)
     real, whole = np.float64, np.int64
     tracks = Tracks(
         Motion(rows["mean"].astype(real), rows["velocity"].astype(real), rows["spread"].astype(real)),
         number=rows["number"].astype(whole),
         kind=rows["kind"].astype(whole),
         missed=rows["missed"].astype(whole),
-        seen=at - rows["seen"].astype(real),
-        begun=at - rows["begun"].astype(real),
+        seen=rows["seen"].astype(real),
+        begun=rows["begun"].astype(real),
         doomed=np.zeros(count, bool),
     )
-    return tracks, None if time != time else time, following  # noqa: PLR0124
+    return tracks, None if math.isnan(last) else last, following
