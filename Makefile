@@ -12,13 +12,13 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := client server detectors protos/generate.py deploy docs examples tests
+SOURCES := client server detectors protos/generate.py deploy docs examples bench tests
 DOCKERFILES := Dockerfile.cpu Dockerfile.gpu
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve proto docs pins check format test test-fast bench wheel image-test clean
+.PHONY: help setup demo serve proto docs pins check format test test-fast bench figures wheel image-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ test-fast: $(STAMP) ## The tests that take no more than a few seconds each
 bench: $(STAMP) ## Measure a server at 1, 8 and 32 callers, beside the bare model
 	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/bench.sh $(ARGS)
 
+figures: $(STAMP) ## Measure what Opsin promises, as in `make figures ARGS="throughput --quick"`
+	$(BIN)/python -m bench $(ARGS)
+
 wheel: $(STAMP) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
@@ -86,4 +89,4 @@ image-test: $(STAMP) ## Build the CPU image, run it and call it (buildah and pod
 clean: ## Remove everything that was made, the virtual environments too
 	rm -rf $(VENV) .venv-protos dist build demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache \
 		.hypothesis
-	find client server detectors tests examples deploy protos -name __pycache__ -type d -prune -exec rm -rf {} +
+	find client server detectors tests examples bench deploy protos -name __pycache__ -type d -prune -exec rm -rf {} +

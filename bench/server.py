@@ -1,0 +1,153 @@
+"""`opsin serve` in a process of its own: started, watched from outside, ended.
+
+CPU time, memory and file descriptors are read from the operating system, everything else from /metrics and
+from the client, as any operator would. Nothing is patched and no private switch is used.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+import opsin
+
+__all__ = ["ENVIRONMENT", "Counters", "Process", "Server", "environment", "free_port", "null_server"]
+
+ENVIRONMENT = {
+    # As in the images (the reasons are in Dockerfile.cpu), for the server and for every yardstick alike.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "OMP_NUM_THREADS": "1",
+}
+PATIENCE = 10.0
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Of every process that is measured."""
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    return {**os.environ, **ENVIRONMENT, "PYTHONPATH": path, **(more or {})}
+
+
+class Process:
+    """A process that says on standard output where it listens; ended on leaving the context."""
+
+    def __init__(self, command: Sequence[str], more: Mapping[str, str] | None = None) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in __exit__
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment(more)
+        )
+        self.target = ""
+        self._seen = psutil.Process(self._process.pid)
+
+    def __enter__(self) -> Self:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if found := re.search(r"ready at (127\.0\.0\.1:\d+)", line):
+                self.target = found[1]
+                return self
+        self._errors.seek(0)
+        raise RuntimeError(f"the server did not start:\n{self._errors.read()}")
+
+    def __exit__(self, *_: object) -> None:
+        # The second signal ends an Opsin server without draining.
+        for sign, patience in ((signal.SIGTERM, 0.3), (signal.SIGTERM, PATIENCE), (signal.SIGKILL, PATIENCE)):
+            if self._process.poll() is None:
+                self._process.send_signal(sign)
+                try:
+                    self._process.wait(patience)
+                except subprocess.TimeoutExpired:
+                    continue
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._errors.close()
+
+    def cpu_seconds(self) -> float:
+        """Of all its threads, in user and in kernel mode, so far."""
+        times = self._seen.cpu_times()
+        return times.user + times.system
+
+    def memory_bytes(self) -> int:
+        """Resident."""
+        return int(self._seen.memory_info().rss)
+
+    def open_files(self) -> int:
+        """File descriptors, sockets included."""
+        return int(self._seen.num_fds())
+
+    def threads(self) -> int:
+        """Threads of the operating system."""
+        return int(self._seen.num_threads())
+
+
+class Counters:
+    """What /metrics said at one moment."""
+
+    def __init__(self, text: str) -> None:
+        self._samples = [
+            sample for family in text_string_to_metric_families(text) for sample in family.samples
+        ]
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum over all series of that name with these labels; `model` also without its version."""
+        return sum(
+            sample.value
+            for sample in self._samples
+            if sample.name == name
+            and all(_same(key, value, sample.labels.get(key, "")) for key, value in labels.items())
+        )
+
+
+def _same(key: str, wanted: str, found: str) -> bool:
+    return found == wanted or (key == "model" and found.partition("@")[0] == wanted)
+
+
+class Server(Process):
+    """An Opsin server with these models, written as for `--model`. settings: OPSIN_* without the prefix."""
+
+    def __init__(self, *models: str, settings: Mapping[str, str] | None = None) -> None:
+        self._metrics_port = free_port()
+        command = [str(Path(sys.executable).parent / "opsin"), "serve", "--host", "127.0.0.1", "--port", "0"]
+        command += ["--metrics-port", str(self._metrics_port), "--drain-delay", "0", "--log-level", "warning"]
+        command += [part for model in models for part in ("--model", model)]
+        super().__init__(command, {f"OPSIN_{key}": value for key, value in (settings or {}).items()})
+
+    def counters(self) -> Counters:
+        """What it has counted so far."""
+        address = f"http://127.0.0.1:{self._metrics_port}/metrics"
+        with urllib.request.urlopen(address, timeout=PATIENCE) as page:
+            return Counters(page.read().decode())
+
+    def model(self, name: str) -> opsin.Model:
+        """As GetModel tells it."""
+        with opsin.Client(self.target) as client:
+            return client.model(name)
+
+    def lanes(self) -> int:
+        """How many batches run side by side."""
+        with opsin.Client(self.target) as client:
+            return client.server_info().devices[0].lanes
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def null_server() -> Process:
+    """The floor: a server whose handlers do nothing (`bench.null_server`)."""
+    return Process([sys.executable, "-m", "bench.null_server"])
