@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             _measure(name, scale, asked.results)
         except Exception as error:  # the other names are still worth their time
-            print(f"{name}: could not be measured: {error!r}", file=sys.stderr)
+            print(f"{name}: could not be measured: {type(error).__name__}: {error}", file=sys.stderr)
             failed.append(name)
     return 1 if failed else 0
 

@@ -6,8 +6,7 @@ at a fixed rate whatever the server says. Each has a connection of its own, whic
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,7 @@ from opsin.v1 import (
     StreamDetectResponse,
 )
 
-__all__ = ["Cameras", "Reel", "drive", "hold", "open_stream", "opened"]
+__all__ = ["Cameras", "Reel", "drive", "hold", "open_stream"]
 
 PATIENCE = 120.0
 _END: Any = getattr(grpc.aio, "EOF")  # noqa: B009  which its type stubs have forgotten
@@ -89,13 +88,6 @@ def hold(cameras: Cameras) -> int:
     return accepted
 
 
-@asynccontextmanager
-async def opened(target: str, config: StreamConfig) -> AsyncIterator[tuple[Any, StreamDetectResponse]]:
-    """A stream on a connection of its own, after `ready`."""
-    async with channel(target) as connection:
-        yield await open_stream(connection, config)
-
-
 async def open_stream(connection: grpc.aio.Channel, config: StreamConfig) -> tuple[Any, StreamDetectResponse]:
     """A stream and its `ready`. Raises AioRpcError when it is refused."""
     stub: Any = InferenceServiceStub(connection)
@@ -141,7 +133,8 @@ class _Camera:
         self._answered = asyncio.Event()
 
     async def film(self) -> Reel:
-        async with opened(self._cameras.target, _config(self._cameras)) as (call, ready):
+        async with channel(self._cameras.target) as connection:
+            call, ready = await open_stream(connection, _config(self._cameras))
             self._window = self._cameras.window or ready.max_in_flight
             await self._start.wait()
             begun = time.monotonic()

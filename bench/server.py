@@ -59,7 +59,7 @@ class Process:
                 self.target = found[1]
                 return self
         self._errors.seek(0)
-        raise RuntimeError(f"the server did not start:\n{self._errors.read()}")
+        raise RuntimeError(f"the server did not start:\n{self._errors.read()[-2000:]}")
 
     def __exit__(self, *_: object) -> None:
         # The second signal ends an Opsin server without draining.
