@@ -11,6 +11,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from opsin_server.scheduling.simulator.cli import register as register_simulate
+
 __all__ = ["register"]
 
 BAD_SETTINGS = 2
@@ -42,6 +44,7 @@ def register(app: typer.Typer) -> None:
     """Add the server's commands to the command line."""
     app.command("serve")(serve)
     app.command("new-detector")(new_detector)
+    register_simulate(app)
 
 
 def serve(  # noqa: PLR0917  typer reads its parameters by name

@@ -88,6 +88,8 @@ _RECENT = 1.0
 """Seconds after its last answer in which a model counts as in use."""
 _BETTER_FILLED = 1.1
 """A batch yields to one that is filled this much better, as a share of what each could be."""
+_FULL = 0.5
+"""And this full itself: where nothing is crowded, whose turn it is goes first."""
 _YIELD_RUNS = 3.0
 """It yields for this many run times of its own largest batch,"""
 _YIELD_SLACK = 0.8
@@ -307,7 +309,7 @@ def _most_deserving(options: list[_Option], now: float) -> _Option:
     best = max(options, key=lambda o: o.filled)
     ahead = best.queue.share.virtual - first.queue.share.virtual
     if (
-        best.filled > _BETTER_FILLED * first.filled
+        best.filled > max(_FULL, _BETTER_FILLED * first.filled)
         and ahead <= _YIELD_LAG * about
         and first.may_yield(now, best.size.seconds)
     ):

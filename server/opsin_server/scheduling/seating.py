@@ -15,8 +15,8 @@ from opsin_server.scheduling.waiting import Class, Group, Line
 __all__ = ["seat"]
 
 
-_GREEDY = 2.0
-"""A flow with more tickets than this many times what the others have on average is greedy."""
+_GREEDY = 8.0
+"""How many times the others' tickets a greedy flow has, at least."""
 
 
 class _Batch:
@@ -66,8 +66,9 @@ def _cap(group: Group, size: Size, terms: ModelTerms, roomy: int) -> int:
     """Most places for one flow; 0 is no cap.
 
     A flow with hundreds waiting would fill the batch around somebody's single ticket, who pays for the
-    company with a run several times as long. So while others wait it may have twice as many places as they
-    have tickets on average, or what makes the run no more than twice as long, whichever is more.
+    company with a run several times as long. So a greedy flow, one with more tickets than a batch holds and
+    many times what the others have on average, gets as many places as make the run no more than twice as
+    long, or twice as many as the others have, whichever is more.
     """
     counts: dict[str, int] = {}
     for waiting in group.ready():
@@ -77,8 +78,9 @@ def _cap(group: Group, size: Size, terms: ModelTerms, roomy: int) -> int:
         return 0
     if terms.flow_cap or size.take <= roomy:
         return terms.flow_cap
-    total, most = sum(counts.values()), max(counts.values())
-    return max(roomy, int(_GREEDY * (total - most) / (len(counts) - 1)))
+    most = max(counts.values())
+    others = (sum(counts.values()) - most) / (len(counts) - 1)
+    return max(roomy, int(2 * others)) if most > max(terms.buckets[-1], _GREEDY * others) else 0
 
 
 def _whole(count: int, terms: ModelTerms) -> int:
