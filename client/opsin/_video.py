@@ -29,10 +29,13 @@ class Video:
         self.live = isinstance(source, int) or str(source).startswith(_LIVE)
         self._name = str(source)
         name, form, options = _address(source)
+        if form == "v4l2" and not Path(name).exists():
+            raise InvalidInput.at("source", f"there is no camera {source} ({name})")
         try:
             self._container = av.open(name, format=form, options=options)
         except (av.FFmpegError, OSError) as error:
-            raise InvalidInput.at("source", f"cannot open {self._name}: {error.strerror or error}") from None
+            shown = f"camera {source} ({name})" if isinstance(source, int) else self._name
+            raise InvalidInput.at("source", f"cannot open {shown}: {error.strerror or error}") from None
         if not self._container.streams.video:
             self._container.close()
             raise InvalidInput.at("source", f"{self._name} has no pictures in it")

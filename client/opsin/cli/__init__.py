@@ -14,8 +14,8 @@ _MISSING = "opsin: the command line needs {name!r}, which is not installed: pip 
 
 def main() -> None:
     """Run the command line with `sys.argv`; ends the process with one of the codes of `opsin.cli.exits`."""
-    # gRPC's own log lines about connections say nothing that our sentence about them does not.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # gRPC's own log lines about connections and ports say nothing that our sentences about them do not.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from opsin.cli.app import run
     except ModuleNotFoundError as missing:

@@ -22,6 +22,9 @@ def exit_code(error: Exception) -> ExitCode:
     match error:
         case MissingInputError():
             code = ExitCode.SOME_FAILED
+        case opsin.InvalidInput() if _found_here(error):
+            here = {violation.field for violation in error.violations} & _INPUT_FIELDS
+            code = ExitCode.SOME_FAILED if here else ExitCode.USAGE
         case opsin.MissingExtra():
             code = ExitCode.USAGE
         case opsin.Unavailable():
@@ -35,6 +38,15 @@ def exit_code(error: Exception) -> ExitCode:
         case _:
             code = ExitCode.SERVER_FAULT
     return code
+
+
+_INPUT_FIELDS = frozenset({"source", "input", "image", "text", "frame.image"})
+"""What the client blames when a file, a camera or a picture is wrong; any other field is an option's."""
+
+
+def _found_here(error: Any) -> bool:
+    """Whether the client found the fault before anything was sent: a server always gives a reason."""
+    return bool(error.violations) and not error.reason and not error.request_id
 
 
 def is_fatal(error: Exception) -> bool:
@@ -59,14 +71,22 @@ def describe(error: Exception, target: str = "") -> str:
 
     match error:
         case opsin.Unreachable():
-            return nobody_at(target, _why(error.message)) if target else error.message
+            return _unreachable(error.message, target) if target else error.message
         case opsin.ModelNotFound(nearest=(first, *_)) if first not in error.message:
             return f"{error.message} Did you mean {first!r}?"
         case opsin.MissingExtra():
             return error.message
+        case opsin.InvalidInput() if _found_here(error):
+            return error.message
         case opsin.OpsinError():
             return f"{error.message} [{error.reason or error.code.name}]"
     return str(error)
+
+
+def _unreachable(message: str, target: str) -> str:
+    if "WRONG_VERSION_NUMBER" in message:  # how OpenSSL calls an answer that is no TLS
+        return f"the server at {target} does not speak TLS: leave out --tls and --ca."
+    return nobody_at(target, _why(message))
 
 
 def _why(message: str) -> str:
@@ -78,6 +98,8 @@ def _why(message: str) -> str:
 
 def nobody_at(target: str, why: str = "") -> str:
     """The sentence for a server that is not there."""
+    if re.fullmatch(r"[\w.-]+", target):
+        why = "no port was given, so 443 was tried"
     return (
         f"no server answers at {target}{f' ({why})' if why else ''}. "
         "Start one with 'opsin serve', or say where it is with --target HOST:PORT."

@@ -13,7 +13,10 @@ import av
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Film"]
+__all__ = ["ENDINGS", "Film"]
+
+ENDINGS = (".mp4", ".mkv", ".mov", ".m4v", ".avi", ".ts")
+"""Of the files that H.264 can be written to; FFmpeg picks the container by them."""
 
 DEFAULT_FPS = 25.0
 """For sources that have no rate of their own, such as a folder of pictures."""
@@ -23,7 +26,10 @@ class Film:
     """A video file in the making; `path` ends in what names its container, such as .mp4."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is opened before the first frame."""
+        """Nothing is opened before the first frame. Raises ValueError for an ending not in ENDINGS."""
+        if path.suffix.lower() not in ENDINGS:
+            known = ", ".join(ENDINGS[1:])
+            raise ValueError(f"{path.name!r} must end in .mp4, or another kind of video: {known}.")
         self.path = path
         self.written = 0
         self._container: Any = None

@@ -1,6 +1,8 @@
 """`opsin stream`: a video, a camera, a folder of pictures, frame by frame through StreamDetect."""
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +11,7 @@ import typer
 
 from opsin.cli.connection import ClientCommand, connect, settings_of
 from opsin.cli.exits import EPILOG, ExitCode
-from opsin.cli.failures import describe, error_to_dict, guarded
+from opsin.cli.failures import describe, error_to_dict, guarded, warn
 from opsin.cli.frames import open_source
 from opsin.cli.output import Screen
 from opsin.cli.parsing import parse_freshness, parse_names, parse_rate
@@ -35,6 +37,7 @@ def stream(
         str,
         typer.Argument(
             help="A video, a URL (rtsp, http), a camera's number, a folder of pictures; - for stdin.",
+            metavar="SOURCE",
             show_default=False,
         ),
     ],
@@ -82,7 +85,8 @@ def stream(
     save: Annotated[
         Path | None,
         typer.Option(
-            help="Write an annotated video. A dropped frame shows what was found last.", metavar="FILE"
+            help="Write an annotated video, such as out.mp4. A dropped frame shows what was found last.",
+            metavar="FILE",
         ),
     ] = None,
 ) -> None:
@@ -105,7 +109,7 @@ def stream(
         "quality": quality or None,
     }
     screen = Screen(settings)
-    film = _film(save)
+    film = _film(save, source)
     with guarded(settings.target), connect(settings) as client:
         session = client.stream(open_source(source), **options)
         code = _follow(session, screen, film, limit)
@@ -113,9 +117,12 @@ def stream(
     raise typer.Exit(code)
 
 
-def _film(path: Path | None) -> "Film | None":
+def _film(path: Path | None, source: str) -> "Film | None":
+    """What --save asks for. Raises `typer.BadParameter` before anything is sent."""
     if path is None:
         return None
+    if path.exists() and path.resolve() == Path(source).expanduser().resolve():
+        raise typer.BadParameter(f"{path} is the source: it would be overwritten.", param_hint="--save")
     from opsin.cli.film import Film
 
     try:
@@ -124,6 +131,8 @@ def _film(path: Path | None) -> "Film | None":
         raise typer.BadParameter(
             f"writing a video needs {missing.name!r}: pip install 'opsin[video]'", param_hint="--save"
         ) from None
+    except ValueError as wrong:
+        raise typer.BadParameter(str(wrong), param_hint="--save") from None
 
 
 def _follow(session: "StreamSession", screen: Screen, film: "Film | None", limit: int | None) -> ExitCode:
@@ -131,18 +140,40 @@ def _follow(session: "StreamSession", screen: Screen, film: "Film | None", limit
     from opsin.cli.livestats import live_line
 
     try:
-        with session, live_line(session, screen) as refresh:
+        with _finished(film), session, live_line(session, screen) as refresh:
             for event in itertools.islice(session, limit):
                 screen.result(_to_dict(event), partial(_row, event))
-                if film:
-                    film.add(event, session.fps)
+                _write(film, event, session.fps)
                 refresh()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except _CannotWrite as reason:
+        warn(str(reason))
+        return ExitCode.SOME_FAILED
+    return ExitCode.SOME_FAILED if session.stats.failed else ExitCode.OK
+
+
+class _CannotWrite(Exception):  # noqa: N818  ends the command with its sentence
+    """The annotated video cannot be written."""
+
+
+def _write(film: "Film | None", event: "Event", fps: float | None) -> None:
+    if film is None:
+        return
+    try:
+        film.add(event, fps)
+    except OSError as reason:
+        raise _CannotWrite(f"{film.path} cannot be written: {reason.strerror or reason}") from None
+
+
+@contextmanager
+def _finished(film: "Film | None") -> Iterator[None]:
+    """Finish the video at the end, whatever ended it."""
+    try:
+        yield
     finally:
         if film:
             film.close()
-    return ExitCode.SOME_FAILED if session.stats.failed else ExitCode.OK
 
 
 def _tell_sum(session: "StreamSession", screen: Screen, film: "Film | None") -> None:

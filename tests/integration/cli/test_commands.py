@@ -1,6 +1,9 @@
 """`opsin embed`, `models`, `health`, `version` against a server."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,5 +121,31 @@ def test_authorities_that_are_not_there_are_wrong_usage() -> None:
 
 def test_tls_to_a_server_without_it_is_told_without_a_traceback(server: FakeServer) -> None:
     result = run("models", "--tls", "--timeout", "3", target=server.target)
-    assert result.exit_code in (3, 5)
-    assert len(result.stderr.splitlines()) <= 2
+    assert result.exit_code == 3
+    assert (
+        result.stderr
+        == f"opsin: the server at {server.target} does not speak TLS: leave out --tls and --ca.\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--tls"], ["--target", "nosuch.invalid:1"]])
+def test_grpc_itself_logs_nothing_beside_our_sentence(server: FakeServer, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "opsin.cli", "health", "--timeout", "2", *arguments],
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("GRPC_")},
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OPSIN_TARGET": server.target,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert [line for line in done.stderr.splitlines() if not line.startswith("opsin: ")] == []
+
+
+def test_a_target_without_a_port_is_told_what_was_tried() -> None:
+    result = run("health", "--target", "localhost", "--timeout", "2")
+    assert "no port was given, so 443 was tried" in result.stderr
+    assert "--target HOST:PORT" in result.stderr
