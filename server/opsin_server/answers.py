@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from opsin_detectors.api import (
     Attribute,
@@ -23,6 +24,11 @@ from opsin_detectors.api import (
 )
 
 __all__ = ["cut_vector", "flagged", "iou", "keep_detections", "keep_labels", "merge_regions", "place"]
+
+
+MOST_MERGED = 2000
+"""Highest-scoring detections of all regions together that are looked through for twins: the work grows with
+the square. It takes thresholds near zero to find more."""
 
 
 def keep_detections(found: Iterable[Detection], options: Options) -> list[Detection]:
@@ -77,18 +83,41 @@ def merge_regions(
     if Task.DETECT not in info.tasks:
         pairs = zip(outputs, regions, strict=True)
         return [_classified(output.labels, region) for output, region in pairs if output.labels]
-    found = [
-        replace(d, box=place(d.box, region))
+    seen = [
+        (d, region)
         for output, region in zip(outputs, regions, strict=True)
-        for d in output.detections
+        for d in keep_detections(output.detections, options)
     ]
-    found.sort(key=_score, reverse=True)
-    kept: list[Detection] = []
-    for one in found:
-        twin = (k for k in kept if k.label == one.label and iou(k.box, one.box) > options.iou_threshold)
-        if next(twin, None) is None:
-            kept.append(one)
+    seen.sort(key=lambda pair: pair[0].score, reverse=True)
+    found = [replace(d, box=place(d.box, region)) for d, region in seen[:MOST_MERGED]]
+    return [found[index] for index in _suppress(found, options)]
+
+
+def _suppress(found: Sequence[Detection], options: Options) -> list[int]:
+    """Which to keep, of detections that come highest score first; at most `max_detections`."""
+    names: dict[str, int] = {}
+    label = np.array([names.setdefault(d.label, len(names)) for d in found])
+    corners = np.array([(d.box.x_min, d.box.y_min, d.box.x_max, d.box.y_max) for d in found]).reshape(-1, 4)
+    alive = np.ones(len(found), np.bool_)
+    kept: list[int] = []
+    for index in range(len(found)):
+        if not alive[index]:
+            continue
+        kept.append(index)
+        if len(kept) == options.max_detections:
+            break
+        twins = _overlaps(corners[index], corners[index + 1 :]) > options.iou_threshold
+        alive[index + 1 :] &= ~(twins & (label[index + 1 :] == label[index]))
     return kept
+
+
+def _overlaps(one: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """`iou` of one box (4,) with each of others (n, 4)."""
+    sides = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2])
+    both = np.maximum(sides, 0.0).prod(1)
+    union = (one[2:] - one[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - both
+    shares: npt.NDArray[np.float64] = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    return shares
 
 
 def _classified(labels: Sequence[Label], region: Box) -> Detection:

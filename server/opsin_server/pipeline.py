@@ -58,6 +58,8 @@ from opsin_server.scheduling.scheduler import Scheduler
 __all__ = ["Pipeline"]
 
 WHOLE = Box(0.0, 0.0, 1.0, 1.0)
+FEW_DETECTIONS = 100
+"""Merging so many takes the event loop a few milliseconds at most."""
 _ANY_IMAGE: Source = EncodedImage(b"")
 
 
@@ -153,7 +155,7 @@ class Pipeline:
             watcher=watcher,
         )
         ready, done = await self._look(looks, watch)
-        found, labels = _assemble(done, call.options.regions, model, options)
+        found, labels = await self._assembled(done, call.options.regions, model, options)
         vectors: Sequence[Vector | None] = [None] * len(found)
         if embedder is not None and ready.image is not None and found:
             vectors = await self._embed_boxes(
@@ -184,6 +186,14 @@ class Pipeline:
             vector=answers.cut_vector(vector, dimensions=call.dimensions, normalize=call.normalize),
             timings=watch.stop(),
         )
+
+    async def _assembled(
+        self, done: Sequence[Done], regions: tuple[Box, ...], model: LoadedModel, options: Options
+    ) -> tuple[list[Detection], list[Label]]:
+        """`_assemble`, off the event loop when many regions found much."""
+        if regions and sum(len(d.output.detections) for d in done) > FEW_DETECTIONS:
+            return await self._pool.run(_assemble, done, regions, model, options, urgent=True)
+        return _assemble(done, regions, model, options)
 
     def _embedder(self, options: DetectOptions) -> LoadedModel | None:
         """The model that gives `embed_detections` its vectors."""
@@ -254,12 +264,16 @@ class Pipeline:
         """Second stage of a cascade: a vector for each box, in tickets that share batches with everyone."""
         stage = Stopwatch()
         options = Options()
-        stage.admitted()
-        prepared = await self._pool.run(_prepare_crops, model, image, boxes, Task.EMBED_IMAGE, options)
-        now = time.monotonic()
-        stage.ready(now, now)
-        pairs = _pairs(prepared, Task.EMBED_IMAGE, options, (image.width, image.height))
-        done = await self._run(model, pairs, caller)
+        with (
+            self._gate.admit(model.key, len(boxes), caller) as place,
+            self._budget.reserve(image.pixels.nbytes + _crop_bytes(model, image, boxes)),
+        ):
+            stage.admitted()
+            prepared = await self._pool.run(_prepare_crops, model, image, boxes, Task.EMBED_IMAGE, options)
+            now = time.monotonic()
+            stage.ready(now, now)
+            pairs = _pairs(prepared, Task.EMBED_IMAGE, options, (image.width, image.height))
+            done = await self._run(model, pairs, caller, place)
         stage.ran(done)
         watch.add(stage.stop())
         return [answers.cut_vector(_vector(d, model), dimensions=0, normalize=True) for d in done]
@@ -335,6 +349,14 @@ def _prepare_crops(
     model: LoadedModel, image: ImageInput, boxes: Sequence[Box], task: Task, options: Options
 ) -> list[Prepared]:
     return [_prepare(model, crop(image, box), task, options) for box in boxes]
+
+
+def _crop_bytes(model: LoadedModel, image: ImageInput, boxes: Sequence[Box]) -> int:
+    """About how many bytes the prepared crops take: what the model states, else their own pixels."""
+    spec = model.info.input
+    if spec is not None:
+        return len(boxes) * spec.height * spec.width * spec.channels
+    return math.ceil(image.pixels.nbytes * sum((b.x_max - b.x_min) * (b.y_max - b.y_min) for b in boxes))
 
 
 def _pairs(
