@@ -33,11 +33,12 @@ def table(result: Result) -> Any:
     from rich import box
     from rich.table import Table
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption_justify="left")
     streams = any(figures.age_p50 is not None for figures in result.runs)
-    titles = ["callers", "calls/s", "p50 ms", "p90", "p99", "batch", "failed"]
-    titles += ["age p50", "p99", "drops"] if streams else []
-    titles += ["of bare"] if result.bare else []
+    # Titles of two lines and little space: eleven columns have to fit a terminal of 80 characters.
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if streams else 1, 0, 0))
+    titles = ["callers", "calls/s", "p50\nms", "p90\nms", "p99\nms", "mean\nbatch", "failed"]
+    titles += ["age\np50 ms", "age\np99 ms", "drops"] if streams else []
+    titles += ["of\nbare"] if result.bare else []
     for title in titles:
         drawn.add_column(title, justify="right", no_wrap=True)
     for run, figures in enumerate(result.runs):
@@ -70,15 +71,20 @@ def notes(result: Result) -> Iterator[str]:
     if bare := result.bare:
         rounds = ", ".join(f"{rate:.1f}" for rate in bare.rounds)
         yield (
-            f"bare {bare.model}: {bare.rate:.1f} a second (rounds: {rounds}) in {bare.processes} processes "
-            f"of {bare.threads} threads at batch {bare.batch}"
+            f"bare {bare.model}: {bare.rate:.1f} a second (rounds: {rounds}) in "
+            f"{_some(bare.processes, 'process', 'processes')} of {_some(bare.threads, 'thread', 'threads')} "
+            f"at batch {bare.batch}"
         )
         if bare.noisy:
             yield "the rounds of the bare model differ by more than 15 %: the machine was not quiet."
 
 
 def _callers(figures: Figures) -> str:
-    return "1 caller" if figures.callers == 1 else f"{figures.callers} callers"
+    return _some(figures.callers, "caller", "callers")
+
+
+def _some(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
 
 
 def _latencies(figures: Figures) -> list[str]:

@@ -48,7 +48,7 @@ def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Result:
     result = Result()
     rounds = _bare(plan, say)
     for callers in plan.callers:
-        say(f"{callers} callers")
+        say(f"{callers} caller{'s' if callers != 1 else ''}")
         result.runs.append(figures_of(run_jobs(split(_job(plan, callers), plan.processes)), callers))
         rounds += _bare(plan, say)
     if bare := plan.bare:

@@ -110,7 +110,8 @@ def bench(
     bare_threads: Annotated[int, typer.Option(help="Of each process.", min=1, metavar="N")] = 1,
     bare_batch: Annotated[int, typer.Option(help="Its batch size.", min=1, metavar="N")] = 4,
     allow_cache: Annotated[
-        bool, typer.Option("--allow-cache", help="Let the server join and cache equal inputs.")
+        bool,
+        typer.Option("--allow-cache", help="Do not ask for fresh answers, if the server keeps any."),
     ] = False,
 ) -> None:
     """Measure a server: calls a second, latencies, batches.

@@ -16,6 +16,7 @@ from opsin.cli.failures import guarded, warn
 from opsin.cli.inputs import Input
 from opsin.cli.output import Screen
 from opsin.cli.parsing import parse_names, parse_region
+from opsin.cli.words import counted
 
 if TYPE_CHECKING:
     from opsin import Client, DetectResult
@@ -34,7 +35,8 @@ def detect(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Pictures: files, quoted globs, folders (searched with all below), URLs; - for stdin.",
+            help="Pictures: files, quoted globs, folders (searched with all below), http(s) URLs (fetched "
+            "here); - for stdin.",
             metavar="INPUT",
             show_default=False,
         ),
@@ -97,7 +99,7 @@ def detect(
     if text and save:
         raise typer.BadParameter("--save draws on pictures; it has no use with --text.")
     screen = Screen(settings)
-    found = list(find.find_texts(inputs, sys.stdin) if text else find.find_pictures(inputs, sys.stdin.buffer))
+    found = find_inputs(inputs, text, screen)
     started = time.perf_counter()
     with guarded(settings.target), connect(settings) as client:
         show = _Show(screen, found, save)
@@ -111,8 +113,15 @@ def detect(
             what="detecting",
         )
     if len(found) > 1:
-        screen.show(_summary(tally, show.count, time.perf_counter() - started))
+        screen.show(_summary(tally, show, time.perf_counter() - started))
     raise typer.Exit(tally.code or show.code)
+
+
+def find_inputs(arguments: list[str], text: bool, screen: Screen) -> list[Input]:
+    """All that the arguments name; what was left out is told."""
+    if text:
+        return list(find.find_texts(arguments, sys.stdin))
+    return list(find.find_pictures(arguments, sys.stdin.buffer, screen.note))
 
 
 def _asker(client: "Client", options: dict[str, Any]) -> "Callable[[Input], DetectResult]":
@@ -126,8 +135,6 @@ def as_client_input(entry: Input) -> Any:
     """The input as `opsin.Client` takes it. Raises `MissingInputError`."""
     import opsin
 
-    if entry.url:
-        return opsin.Uri(entry.url)
     return opsin.Text(entry.data) if isinstance(entry.data, str) else entry.read()
 
 
@@ -139,13 +146,15 @@ class _Show:
 
         self._screen = screen
         self._names = plan_names(folder, inputs) if folder else {}
-        self.count = 0
+        self.detections = 0
+        self.labelled = 0
         self.code = ExitCode.OK
 
     def __call__(self, entry: Input, result: "DetectResult") -> None:
         from opsin.cli.render import detect_block
 
-        self.count += len(result.detections)
+        self.detections += len(result.detections)
+        self.labelled += bool(result.labels)
         saved = self._save(entry, result)
         line = {"input": entry.name, **result.to_dict(), **({"saved": str(saved)} if saved else {})}
         self._screen.result(line, lambda: detect_block(entry.name, result, saved))
@@ -156,9 +165,6 @@ class _Show:
         path = self._names.get(entry)
         if path is None:
             return None
-        if entry.url:
-            warn(f"{entry.name}: not saved: the server fetched this picture, it is not here to draw on.")
-            return None
         try:
             save_picture(result.draw(), path)
         except OSError as reason:
@@ -168,7 +174,13 @@ class _Show:
         return path
 
 
-def _summary(tally: "Tally[DetectResult]", count: int, seconds: float) -> str:
-    failed = f", [red]{tally.failed} failed[/red]" if tally.failed else ""
-    speed = f", {tally.answered / seconds:.1f} a second" if tally.answered else ""
-    return f"[dim]{tally.answered} inputs, {count} detections{failed}, {seconds:.1f} s{speed}[/dim]"
+def _summary(tally: "Tally[DetectResult]", shown: _Show, seconds: float) -> str:
+    parts = [counted(tally.answered + tally.failed, "input")]
+    if tally.failed:
+        parts.append(f"[red]{tally.failed} failed[/red]")
+    if shown.detections or not shown.labelled:  # a model that labels whole pictures finds no boxes
+        parts.append(counted(shown.detections, "detection"))
+    parts.append(f"{seconds:.1f} s")
+    if tally.answered:
+        parts.append(f"{tally.answered / seconds:.1f} a second")
+    return f"[dim]{', '.join(parts)}[/dim]"

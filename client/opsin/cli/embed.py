@@ -1,20 +1,19 @@
 """`opsin embed`: pictures or texts to vectors."""
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opsin.cli import inputs as find
 from opsin.cli.connection import ClientCommand, connect, settings_of
-from opsin.cli.detect import as_client_input
+from opsin.cli.detect import as_client_input, find_inputs
 from opsin.cli.each import for_each
 from opsin.cli.exits import EPILOG, ExitCode
 from opsin.cli.failures import guarded, warn
 from opsin.cli.inputs import Input
 from opsin.cli.output import Screen
+from opsin.cli.words import counted
 
 if TYPE_CHECKING:
     from opsin import EmbedResult
@@ -35,7 +34,8 @@ def embed(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Pictures: files, quoted globs, folders (searched with all below), URLs; - for stdin.",
+            help="Pictures: files, quoted globs, folders (searched with all below), http(s) URLs (fetched "
+            "here); - for stdin.",
             metavar="INPUT",
             show_default=False,
         ),
@@ -72,7 +72,7 @@ def embed(
         raise typer.BadParameter(f"{output.name!r} must end in .npy or .jsonl.", param_hint="--output")
     settings = settings_of(ctx)
     screen = Screen(settings)
-    found = list(find.find_texts(inputs, sys.stdin) if text else find.find_pictures(inputs, sys.stdin.buffer))
+    found = find_inputs(inputs, text, screen)
     options: dict[str, Any] = {"model": model, "dimensions": dimensions, "normalize": normalize}
 
     def show(entry: Input, result: "EmbedResult") -> None:
@@ -102,7 +102,7 @@ def _write(path: Path, answers: Answers, screen: Screen) -> ExitCode:
     except OSError as reason:
         warn(f"{path} cannot be written: {reason.strerror or reason}")
         return ExitCode.SOME_FAILED
-    screen.show(f"[dim]{sum(result is not None for _, result in answers)} vectors -> {path}[/dim]")
+    screen.note(f"{counted(sum(result is not None for _, result in answers), 'vector')} -> {path}")
     return ExitCode.OK
 
 

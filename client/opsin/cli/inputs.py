@@ -5,10 +5,13 @@ Only names are looked at here; a picture is read when its turn comes. Nothing he
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
+
+from opsin.cli.words import counted
 
 __all__ = ["PICTURES", "Input", "MissingInputError", "find_pictures", "find_texts", "pictures_in"]
 
@@ -24,9 +27,9 @@ class MissingInputError(Exception):
 class Input:
     """One picture or text to come.
 
-    name: as people and JSON lines see it. path: of a file, else None. url: of a picture that the server
-    fetches. data: the bytes or the text itself, when it was given as such. keep: where its annotated picture
-    belongs below the save folder. problem: why there is nothing to send; the rest is then empty.
+    name: as people and JSON lines see it. path: of a file, else None. url: of a picture that is fetched when
+    it is read. data: the bytes or the text itself, when it was given as such. keep: where its annotated
+    picture belongs below the save folder. problem: why there is nothing to send; the rest is then empty.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Input:
         """The picture's bytes. Raises `MissingInputError`."""
         if self.problem:
             raise MissingInputError(self.problem)
+        if self.url:
+            return _fetched(self.url)
         if isinstance(self.data, bytes):
             return self.data
         assert self.path is not None
@@ -49,15 +54,20 @@ class Input:
             raise MissingInputError(f"cannot be read: {reason.strerror or reason}") from None
 
 
-def find_pictures(arguments: Iterable[str], stdin: BinaryIO) -> Iterator[Input]:
-    """Every picture the arguments name, in their order; the files of a folder or glob sorted by name."""
+def find_pictures(
+    arguments: Iterable[str], stdin: BinaryIO, tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Input]:
+    """Every picture the arguments name, in their order; the files of a folder or glob sorted by name.
+
+    tell: gets a sentence about each folder in which files were left out.
+    """
     for argument in arguments:
         if argument == "-":
             yield _from_stdin(stdin)
         elif argument.startswith(("http://", "https://")):
             yield Input(argument, url=argument, keep=Path(_last_part(argument)))
         else:
-            yield from _from_disk(argument)
+            yield from _from_disk(argument, tell)
 
 
 def find_texts(arguments: Iterable[str], stdin: TextIO) -> Iterator[Input]:
@@ -69,15 +79,28 @@ def find_texts(arguments: Iterable[str], stdin: TextIO) -> Iterator[Input]:
 
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures in a folder and below, hidden ones left out, sorted by path."""
+    return [path for path in _files_in(folder) if _is_picture(path)]
+
+
+def _files_in(folder: Path) -> list[Path]:
     found = []
     for top, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(top, name) for name in files if _is_picture(name)]
+        found += [Path(top, name) for name in files if not name.startswith(".")]
     return sorted(found)
 
 
-def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in PICTURES
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURES
+
+
+def _fetched(url: str) -> bytes:
+    from opsin.cli.fetch import FetchError, fetch
+
+    try:
+        return fetch(url)
+    except FetchError as reason:
+        raise MissingInputError(str(reason)) from None
 
 
 def _from_stdin(stdin: BinaryIO) -> Input:
@@ -87,10 +110,10 @@ def _from_stdin(stdin: BinaryIO) -> Input:
     return Input("-", data=data, keep=Path("stdin"))
 
 
-def _from_disk(argument: str) -> Iterator[Input]:
+def _from_disk(argument: str, tell: Callable[[str], None]) -> Iterator[Input]:
     path = Path(argument).expanduser()
     if path.is_dir():
-        yield from _from_folder(argument, path)
+        yield from _from_folder(argument, path, tell)
     elif path.exists():
         yield Input(argument, path=path, keep=Path(path.name))
     elif glob.has_magic(argument):
@@ -99,13 +122,26 @@ def _from_disk(argument: str) -> Iterator[Input]:
         yield Input(argument, problem="no such file or folder")
 
 
-def _from_folder(argument: str, folder: Path) -> Iterator[Input]:
-    found = pictures_in(folder)
+def _from_folder(argument: str, folder: Path, tell: Callable[[str], None]) -> Iterator[Input]:
+    files = _files_in(folder)
+    found = [path for path in files if _is_picture(path)]
+    if found and len(found) < len(files):
+        tell(_left_out(argument, [path for path in files if not _is_picture(path)]))
     if not found:
         endings = ", ".join(sorted(PICTURES))
         yield Input(argument, problem=f"no pictures in this folder (looked for {endings})")
     for path in found:
         yield Input(str(path), path=path, keep=path.relative_to(folder))
+
+
+def _left_out(argument: str, files: list[Path]) -> str:
+    kinds = Counter(path.suffix.lower() or "no ending" for path in files).most_common()
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds)
+    were = "was" if len(files) == 1 else "were"
+    return (
+        f"{argument}: {counted(len(files), 'file')} {were} left out, by name no picture ({told}); "
+        "one that is named by itself is sent."
+    )
 
 
 def _from_glob(pattern: str) -> Iterator[Input]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opsin.cli.output import Screen
+from opsin.cli.words import counted
 
 if TYPE_CHECKING:
     from opsin import StreamSession, StreamStats
@@ -48,7 +49,7 @@ def one_line(stats: "StreamStats") -> str:
     if stats.failed:
         parts.append(f"{stats.failed} failed")
     if stats.reconnects:
-        parts.append(f"{stats.reconnects} reconnects")
+        parts.append(counted(stats.reconnects, "reconnect"))
     return ", ".join(parts)
 
 

@@ -111,15 +111,14 @@ _ALWAYS = frozenset({"model", "state", "does", "on", "busy"})
 _NUMBERS = frozenset({"traffic", "memory", "queued", "busy"})
 
 
-def _card(model: "Model") -> Any:
+def _card(model: "Model") -> str:
+    """A line a fact. No table: that would cut long paths at the edge of the terminal."""
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for what, value in _facts(model).items():
-        if value:
-            table.add_row(f"[dim]{what}[/dim]", escape(value) if what != "state" else value)
-    return table
+    facts = {what: value for what, value in _facts(model).items() if value}
+    width = max(map(len, facts))
+    lines = [(what, value if what == "state" else escape(value)) for what, value in facts.items()]
+    return "\n".join(f"[dim]{what:<{width}}[/dim]  {value}" for what, value in lines)
 
 
 def _facts(model: "Model") -> dict[str, str]:

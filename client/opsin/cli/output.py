@@ -45,7 +45,9 @@ class Screen:
     def note(self, sentence: str) -> None:
         """Say how a command went, where it disturbs no machine: on stdout to people, else on stderr."""
         if self.for_people:
-            self.show(f"[dim]{sentence}[/dim]")
+            from rich.markup import escape
+
+            self.show(f"[dim]{escape(sentence)}[/dim]")
         elif self._json:
             print(sentence, file=sys.stderr)
 

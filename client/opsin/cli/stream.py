@@ -15,6 +15,7 @@ from opsin.cli.failures import describe, error_to_dict, guarded, warn
 from opsin.cli.frames import open_source
 from opsin.cli.output import Screen
 from opsin.cli.parsing import parse_freshness, parse_names, parse_rate
+from opsin.cli.words import counted
 
 if TYPE_CHECKING:
     from opsin import FrameDropped, FrameFailed, FrameResult, StreamSession
@@ -180,7 +181,7 @@ def _tell_sum(session: "StreamSession", screen: Screen, film: "Film | None") -> 
     from opsin.cli.livestats import one_line, summary_table
 
     if film and film.written:
-        screen.note(f"{film.written} frames -> {film.path}")
+        screen.note(f"{counted(film.written, 'frame')} -> {film.path}")
     if screen.for_people:
         screen.show(summary_table(session))
     else:

@@ -58,6 +58,7 @@ MODEL = Model(
     version=1,
     state=3,  # SERVING
     detector="fake",
+    source="/srv/models/of/a/long/name/in/a/folder/far/below/weights.safetensors",
     tasks=[1, 4],
     classes=["person", "cat"],
     embedding_dimensions=4,

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from integration.cli.conftest import run
-from integration.cli.fake_server import FakeServer
+from integration.cli.fake_server import MODEL, FakeServer
 
 Run = Callable[..., Any]
 
@@ -66,6 +67,14 @@ def test_models_as_json_lines_wherever_the_option_stands(opsin: Run, words: list
 
 def test_one_model_is_shown_with_its_classes(opsin: Run) -> None:
     assert "person, cat" in opsin("models", "show", "fake").stdout
+
+
+def test_a_long_source_is_shown_whole_on_a_narrow_terminal(server: FakeServer) -> None:
+    from opsin.cli.app import app
+
+    environment = {"OPSIN_TARGET": server.target, "COLUMNS": "40"}
+    result = CliRunner(env=environment).invoke(app, ["models", "show", "fake"])
+    assert MODEL.source in result.stdout
 
 
 def test_a_model_that_is_not_there_is_exit_4(opsin: Run) -> None:

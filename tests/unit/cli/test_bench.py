@@ -1,17 +1,21 @@
 """The load tool counts what happened: its loop, its figures, and how work is dealt to processes."""
 
 import asyncio
+import io
 import json
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from opsin.bench.figures import Bare, figures_of, percentile
 from opsin.bench.fleet import split
 from opsin.bench.load import STAGES, Budget, Recording, Sample, closed_loop
 from opsin.bench.payloads import Payload, opener
+from opsin.bench.report import notes, table
+from opsin.bench.run import Result
 from opsin.bench.worker import Job
 
 
@@ -72,6 +76,20 @@ def ticking(*times: float) -> Callable[[], float]:
 def test_a_duration_counts_from_the_first_call() -> None:
     budget = Budget(duration=1.0, clock=ticking(100.0, 100.5, 100.99, 101.0))
     assert [budget.take() for _ in range(4)] == [0, 1, 2, None]
+
+
+def test_the_widest_table_fits_a_terminal_of_80_characters() -> None:
+    sample = Sample(1.2345, age=0.9, stages=tuple(0.1 for _ in STAGES))
+    figures = figures_of([recording(*[sample] * 50_000, seconds=4.0)], 128)
+    result = Result([figures], Bare("nanodet", (12_345.6, 12_345.6), 1, 4, 1))
+    console = Console(width=80, file=io.StringIO(), soft_wrap=True)
+    console.print(table(result))
+    lines = console.file.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    heads = " ".join(lines[:3])
+    assert "…" not in "".join(lines)
+    assert all(title in heads for title in ("callers", "calls/s", "failed", "drops", "p99 ms", "bare"))
+    assert any("1 process of 1 thread at batch 4" in note for note in notes(result))
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1.0))

@@ -66,9 +66,19 @@ def test_an_empty_stdin_is_a_problem() -> None:
     assert found("-")[0].problem == "stdin is empty"
 
 
-def test_a_url_is_left_to_the_server() -> None:
+def test_a_url_is_fetched_when_it_is_read_and_saved_under_its_own_name() -> None:
     (entry,) = found("https://example.org/a/cat.jpg?x=1")
     assert (entry.url, entry.keep) == ("https://example.org/a/cat.jpg?x=1", Path("cat.jpg"))
+
+
+def test_what_a_folder_holds_besides_pictures_is_told_by_kind(folder: Path) -> None:
+    for name in ("scan.tiff", "sub/scan.TIFF"):
+        (folder / name).touch()
+    told: list[str] = []
+    assert len(list(find_pictures([str(folder)], io.BytesIO(), told.append))) == 3
+    (sentence,) = told
+    assert "3 files were left out" in sentence
+    assert "(2 .tiff, 1 .txt)" in sentence
 
 
 def test_texts_come_from_arguments_and_from_lines_of_stdin() -> None:
