@@ -84,6 +84,7 @@ def draw_gains(outcomes: Sequence[Outcome], path: Path) -> None:
     ax.axhline(1.0, color="#444444", lw=1)
     ax.set_yscale("log")
     ax.set_yticks([0.9, 1, 1.3, 2, 5, 10, 20], ["0.9", "1", "1.3", "2", "5", "10", "20"])
+    ax.set_ylim(0.85, 25)
     ax.minorticks_off()
     ax.set_xlabel("share of the situations", fontsize=8)
     ax.set_title("our answers in time, over those of each rival at its best for the situation", fontsize=9)
