@@ -22,8 +22,9 @@ def of_dead(dead: Dead) -> Failure:
     """The policy gave it up."""
     if dead.why == "expired":
         return passed()
+    # A retry would run under the same deadline, so it would be in vain, however idle the server.
     message = "the deadline cannot be met any more: the queue moved slower than expected"
-    return Failure(Reason.DEADLINE_UNMEETABLE, message, retry_after=0.0)
+    return Failure(Reason.DEADLINE_UNMEETABLE, message, never_retry=True)
 
 
 def of_one(model: str, error: BaseException) -> Failure:

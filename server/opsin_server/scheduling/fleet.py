@@ -35,7 +35,7 @@ class Fleet:
         threads: int,
         depth: int = 1,
         spare: int,
-        on_health: Callable[[bool], None],
+        on_health: Callable[[], None],
     ) -> None:
         self._report = report
         self._threads = threads
@@ -61,6 +61,10 @@ class Fleet:
         """Lanes that have nothing to do."""
         return [lane for lane in self._lanes if lane.idle and lane not in self._unproven]
 
+    def proven(self, lane: Lane) -> bool:
+        """Whether a lane has run something since it took a lost one's place."""
+        return lane not in self._unproven
+
     @property
     def ahead(self) -> list[Lane]:
         """Lanes that are at work and have room for the job after."""
@@ -81,7 +85,7 @@ class Fleet:
         if report.lane not in self._lanes:
             return False
         report.lane.release(report)
-        if report.lane in self._unproven and not report.died:
+        if report.lane in self._unproven and report.error is None:
             self._unproven.discard(report.lane)
             self._tell()
         return True
@@ -123,4 +127,4 @@ class Fleet:
         healthy = any(lane not in self._unproven for lane in self._lanes)
         if healthy != self.healthy:
             self.healthy = healthy
-            self._on_health(healthy)
+            self._on_health()

@@ -121,6 +121,12 @@ class Scheduler:
         self._models: dict[str, _Model] = {}
         self._profiles: dict[str, Profile] = {}
         self._entries: dict[int, Entry] = {}
+        """What waits in the queues."""
+        self._open: dict[int, Entry] = {}
+        """What is not answered yet, wherever it is."""
+        self._alone_now: set[WarmUp] = set()
+        self._finishing: dict[Batch, float] = {}
+        """What left its lane and is being finished elsewhere, and since when."""
         self._urgent: deque[Batch] = deque()
         self._ids = itertools.count(1)
         self._finisher = (
@@ -137,6 +143,8 @@ class Scheduler:
             on_health=self._tell_health,
         )
         self._dead: BaseException | None = None
+        self._stuck = 0
+        """Threads that finish batches and did not come back from one."""
         self._closed = False
         self._step_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -216,7 +224,8 @@ class Scheduler:
             size=size,
             shape=prepared.shape,
         )
-        entry = self._entries[ticket.id] = Entry(ticket, prepared, item, future, on_start)
+        entry = Entry(ticket, prepared, item, future, on_start)
+        self._entries[ticket.id] = self._open[ticket.id] = entry
         future.add_done_callback(lambda _: self._left(entry))
         self._queues.add(ticket)
         self._observer.ticket_arrived(ticket)
@@ -227,6 +236,8 @@ class Scheduler:
 
     async def run_alone(self, model: str, runner: Runner, pairs: Iterable[tuple[Prepared, Item]]) -> float:
         """Run a batch past all queues (warm-up) and return its seconds on the lane; raises what it raises."""
+        if self._dead is not None or self._closed:
+            raise failures.owner_lost(self._dead)
         batch = self._alone(model, runner, pairs)
         self._urgent.append(batch)
         self._kick()
@@ -237,7 +248,10 @@ class Scheduler:
         for prepared, item in pairs:
             ticket = Ticket(next(self._ids), model, "warm-up", self._clock(), shape=prepared.shape)
             entries.append(Entry(ticket, prepared, item, self._loop.create_future()))
-        return WarmUp(model, runner, entries, self._loop.create_future())
+        batch = WarmUp(model, runner, entries, self._loop.create_future())
+        self._alone_now.add(batch)
+        batch.done.add_done_callback(lambda _: self._alone_now.discard(batch))
+        return batch
 
     # -- what can be seen --------------------------------------------------------------------------------
 
@@ -285,7 +299,7 @@ class Scheduler:
 
     def estimate(self, model: str, flow: str, priority: Priority, deadline: float) -> admit.Estimate | None:
         """What an input that came now would have to expect; None for a model that is not here."""
-        if model not in self._models:
+        if model not in self._models or not len(self._fleet):
             return None
         view = LaneView(lanes=len(self._fleet), idle=len(self._fleet.idle))
         return admit.estimate(
@@ -317,14 +331,20 @@ class Scheduler:
 
     def _step(self) -> None:
         self._step_due = False
+        self._guard(self._fill_lanes)
+
+    def _guard(self, call: Callable[..., None], *args: object) -> None:
+        """Everything the owner does because of a timer or a lane: an error in it is the owner's end."""
         if self._dead is not None:
             return
         try:
-            self._fill_lanes()
+            call(*args)
         except Exception as error:
             self._die(error)
 
     def _fill_lanes(self) -> None:
+        if len(self._finishing) > self._options.lanes + 2 * self._options.finish_threads:
+            return  # `finish` does not keep up: what piles up there is bounded too
         idle = self._fleet.idle
         while idle:
             lane = idle[-1]
@@ -342,8 +362,8 @@ class Scheduler:
     def _look_ahead(self) -> None:
         """Give busy lanes the batch after, when it would be no smaller for waiting."""
         for lane in self._fleet.ahead:
-            fullest = max((terms.buckets[-1] for terms in self._queues.terms.values()), default=1)
-            if not self._urgent and len(self._queues) < fullest:
+            full = any(self._queues.waiting(k) >= t.buckets[-1] for k, t in self._queues.terms.items())
+            if not self._urgent and not full:
                 return
             batch = self._urgent_batch() or self._planned_batch(lane, 1)
             if batch is None:
@@ -354,7 +374,7 @@ class Scheduler:
         """A batch that takes less than a hop to its lane runs on this thread, in the lane's place."""
         report = lane.run_here(batch)
         answers, error = (None, report.error) if report.error else _finished(batch, report.outputs)
-        self._account(batch, batch.inferred - report.started)
+        self._account(batch, _seconds(batch, report))
         self._settle(batch, report.started, answers, error)
 
     def _urgent_batch(self) -> Batch | None:
@@ -411,6 +431,7 @@ class Scheduler:
 
     def _left(self, entry: Entry) -> None:
         """Somebody's future is done: when it was cancelled while waiting, its ticket goes."""
+        self._open.pop(entry.ticket.id, None)
         if self._entries.pop(entry.ticket.id, None) is not None:
             self._queues.remove(entry.ticket)
         if entry.future.cancelled():
@@ -456,44 +477,49 @@ class Scheduler:
             self._to_owner(self._ran, report, *_finished(batch, report.outputs))
         else:
             self._to_owner(self._ran, report, None, None)
-            self._finisher.submit(self._finish_apart, batch, report)
+            self._finisher.submit(self._finish_apart, batch, report.outputs, report.started)
 
-    def _finish_apart(self, batch: Batch, report: Report) -> None:
-        answers, error = _finished(batch, report.outputs)
-        self._to_owner(self._settle, batch, report.started, answers, error)
+    def _finish_apart(self, batch: Batch, outputs: object, started: float) -> None:
+        answers, error = _finished(batch, outputs)
+        self._to_owner(self._finished_apart, batch, started, answers, error)
+
+    def _finished_apart(
+        self, batch: Batch, started: float, answers: list[Output | Failure] | None, error: Exception | None
+    ) -> None:
+        if self._finishing.pop(batch, None) is not None:  # else it took too long, and everyone was told
+            self._settle(batch, started, answers, error)
+            self._fill_lanes()
 
     def _to_owner(self, call: Callable[..., None], *args: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(call, *args)
+            self._loop.call_soon_threadsafe(self._guard, call, *args)
         except RuntimeError:  # the loop is closed: nobody waits for an answer any more
             return
 
     def _ran(self, report: Report, answers: list[Output | Failure] | None, error: Exception | None) -> None:
         lane, batch = report.lane, report.job
         assert isinstance(batch, Batch)
+        was_unproven = lane in self._fleet and not self._fleet.proven(lane)
         if not self._fleet.release(report):
             return  # given up as stalled; its entries have been answered
-        seconds = (batch.inferred or report.ended) - report.started
-        self._account(batch, seconds)
-        try:
-            if report.died:
-                log.error("lane_died", lane=lane.index, error=repr(report.error))
-                self._give_up(batch)
-                self._lose(lane)
-                return
-            self._fill_lanes()  # the device first; answers can wait a moment
-            failure = report.error or error
-            if failure is not None or answers is not None:
-                self._settle(batch, report.started, answers, failure)
-        except Exception as broken:
-            self._die(broken)
+        self._account(batch, _seconds(batch, report))
+        if report.died or (was_unproven and report.error is not None):
+            log.error("lane_died", lane=lane.index, error=repr(report.error))
+            self._give_up(batch)
+            self._lose(lane, batch)
+            return
+        failure = report.error or error
+        if failure is None and answers is None:
+            self._finishing[batch] = self._clock()
+        self._fill_lanes()  # the device first; answers can wait a moment
+        if failure is not None or answers is not None:
+            self._settle(batch, report.started, answers, failure)
 
     def _account(self, batch: Batch, seconds: float) -> None:
+        """Charge a batch that held its lane for `seconds` to those in it."""
         tickets = tuple(e.ticket for e in batch.entries)
         self._observer.batch_ran(batch.model, len(tickets), seconds, again=batch.again)
-        if isinstance(batch, WarmUp):
-            return
-        if batch.model in self._models:
+        if not isinstance(batch, WarmUp):
             self._queues.finished(batch.model, tickets, self._clock(), seconds)
 
     def _settle(
@@ -550,18 +576,35 @@ class Scheduler:
 
     def _watch_lanes(self) -> None:
         self._watch = self._loop.call_later(self._watch_every, self._watch_lanes)
+        self._guard(self._look_for_stalls)
+
+    def _look_for_stalls(self) -> None:
         now = self._clock()
         for lane in self._fleet.stalled(now, self._options.stall_timeout):
             log.error("lane_stalled", lane=lane.index, seconds=round(now - lane.since, 3))
-            self._account(_batches(lane)[0], now - lane.since)
-            self._lose(lane)
-
-    def _lose(self, lane: Lane) -> None:
-        """Fail what a lost lane held, and put a new one in its place, tried out with a probe."""
-        held = _batches(lane)
-        for batch in held:
+            batch = _batches(lane)[0]
+            self._account(batch, now - lane.since)
+            self._lose(lane, batch)
+        late = [b for b, since in self._finishing.items() if now - since > self._options.stall_timeout]
+        for batch in late:
+            log.error("finish_stalled", model=batch.model, size=len(batch.entries))
+            del self._finishing[batch]
             self._give_up(batch)
-        self._fleet.replace(lane, self._clock(), self._probe(held[0].model) if held else None)
+            self._stuck += 1
+        if late and self._stuck >= self._options.finish_threads:
+            self._die(RuntimeError("every thread that finishes batches hangs"))
+
+    def _lose(self, lane: Lane, accounted: Batch) -> None:
+        """Fail what a lost lane held, and put a new one in its place, tried out with a probe.
+
+        accounted: the batch that it was lost with; any other on it had not begun.
+        """
+        for batch in _batches(lane):
+            if batch is not accounted and not isinstance(batch, WarmUp):
+                tickets = tuple(e.ticket for e in batch.entries)
+                self._queues.finished(batch.model, tickets, self._clock(), 0.0)
+            self._give_up(batch)
+        self._fleet.replace(lane, self._clock(), self._probe(accounted.model))
         if not len(self._fleet):
             self._die(RuntimeError("every lane of the device was lost"))
         self._kick()
@@ -581,7 +624,7 @@ class Scheduler:
             return None
         return self._alone(key, model.runner, [model.probe])
 
-    def _tell_health(self, _: bool) -> None:
+    def _tell_health(self) -> None:
         self._on_health(self.healthy)
 
     # -- the end -----------------------------------------------------------------------------------------
@@ -596,17 +639,14 @@ class Scheduler:
 
     def _fail_all(self) -> None:
         failure = failures.owner_lost(self._dead)
-        held = [job for job in self._fleet.jobs if isinstance(job, Batch)]
-        waiting = list(self._entries.values())
-        self._entries.clear()
-        for entry in waiting:
+        for entry in self._entries.values():
             self._queues.remove(entry.ticket)
-        for batch in [*held, *self._urgent]:
-            if isinstance(batch, WarmUp):
-                batch.conclude(failure, 0.0)
-            waiting.extend(batch.entries)
+        self._entries.clear()
         self._urgent.clear()
-        for entry in waiting:
+        self._finishing.clear()
+        for batch in list(self._alone_now):
+            batch.conclude(failure, 0.0)
+        for entry in list(self._open.values()):
             self._end(entry, "lost", failure)
 
     async def close(self, within: float = 5.0) -> None:
@@ -621,6 +661,11 @@ class Scheduler:
             await self._loop.run_in_executor(None, lane.join, max(0.0, ends - self._clock()))
         if self._finisher is not None:
             self._finisher.shutdown(wait=False, cancel_futures=True)
+
+
+def _seconds(batch: Batch, report: Report) -> float:
+    """How long a batch held its lane; one that was never collected has no other end than its report."""
+    return (batch.inferred or report.ended) - report.started
 
 
 def _batches(lane: Lane) -> list[Batch]:

@@ -334,3 +334,99 @@ async def test_a_stalled_deep_lane_fails_both_of_its_batches() -> None:
         assert await outcome(two) == "LANE_LOST"
         b.let_go()
         assert name(await b.submit("after")) == "after"
+
+
+async def test_an_error_in_the_owner_itself_answers_everyone_also_what_is_on_a_lane() -> None:
+    async with bench() as b:
+        held = await b.hold()
+        waiting = b.submit("waits")
+        broken = b.submit("broken", on_start=lambda: 1 / 0)
+        b.let_go()
+        assert await outcome(waiting) in ("waits", "LANE_LOST")
+        assert await outcome(broken) == "LANE_LOST"
+        assert await outcome(held) in ("held", "LANE_LOST")
+        assert b.health == [False]
+        with pytest.raises(Failure):
+            await asyncio.wait_for(b.scheduler.run_alone("m@1", b.model, [(Prepared(1), ITEM)]), 5)
+
+
+async def test_a_light_model_that_raises_is_charged_no_more_than_it_took() -> None:
+    async with bench() as b:
+        b.model.light = True
+        b.model.poison = {"bad"}
+        assert await outcome(b.submit("bad")) == "DETECTOR_FAILED"
+        assert await outcome(b.submit("good")) == "good"
+        assert 0 <= b.scheduler.queues.models["m@1"].share.virtual < 1
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_accounts_are_settled_for_everything_a_lost_lane_held(depth: int) -> None:
+    async with bench(depth=depth, buckets=(1,), stall_timeout=0.1) as b:
+        b.model.gate.clear()
+        futures = [b.submit(i) for i in range(2)]
+        for future in futures[:depth]:
+            assert await outcome(future) == "LANE_LOST"
+        b.let_go()
+        await outcome(futures[-1])
+        assert await outcome(b.submit("after")) == "after"
+        queue = b.scheduler.queues.models["m@1"]
+        assert queue.share.running == 0
+        assert not queue.running
+
+
+async def test_accounts_are_settled_for_a_model_that_was_removed_while_it_ran() -> None:
+    async with bench() as b:
+        held = await b.hold()
+        b.scheduler.remove_model("m@1")
+        b.let_go()
+        assert await outcome(held) == "held"
+        b.scheduler.add_model("m@1", b.model, ModelTerms((1, 2)))
+        assert await outcome(b.submit("again")) == "again"
+        assert b.scheduler.queues.models["m@1"].share.running == 0
+
+
+async def test_a_new_lane_that_fails_its_probe_is_not_sound() -> None:
+    async with bench(stall_timeout=0.1, spare_lanes=2) as b:
+        held = await b.hold()
+        b.model.poison = {"probe"}
+        assert await outcome(held) == "LANE_LOST"
+        b.let_go()
+        assert await outcome(b.submit("later")) == "LANE_LOST"
+        assert b.health == [False]
+
+
+async def test_a_finish_that_hangs_fails_what_it_holds_and_the_rest_goes_on() -> None:
+    async with bench(finish_threads=2, stall_timeout=0.2, buckets=(1,)) as b:
+        release = threading.Event()
+        finish = b.model.finish
+
+        def sometimes(outputs: list[Any], items: Sequence[Item]) -> list[Output | Failure]:
+            if outputs == ["hangs"]:
+                release.wait(10)
+            return finish(outputs, items)
+
+        b.model.finish = sometimes  # type: ignore[method-assign]
+        hanging = b.submit("hangs")
+        assert await outcome(b.submit("fine")) == "fine"
+        assert await outcome(hanging) == "LANE_LOST"
+        assert await outcome(b.submit("after")) == "after"
+        release.set()
+
+
+async def test_what_waits_for_a_slow_finish_is_bounded() -> None:
+    async with bench(finish_threads=1, buckets=(1,)) as b:
+        release = threading.Event()
+        finish = b.model.finish
+
+        def slow(outputs: list[Any], items: Sequence[Item]) -> list[Output | Failure]:
+            release.wait(10)
+            return finish(outputs, items)
+
+        b.model.finish = slow  # type: ignore[method-assign]
+        futures = [b.submit(i) for i in range(50)]
+        for _ in range(4):
+            await b.lane_started()
+        await asyncio.sleep(0.05)
+        assert b.scheduler.waiting >= 45
+        release.set()
+        assert [name(d) for d in await asyncio.gather(*futures)] == [str(i) for i in range(50)]
