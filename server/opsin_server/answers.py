@@ -23,7 +23,7 @@ from opsin_detectors.api import (
     Vector,
 )
 
-__all__ = ["cut_vector", "flagged", "iou", "keep_detections", "keep_labels", "merge_regions", "place"]
+__all__ = ["cut_vector", "flagged", "keep_detections", "keep_labels", "merge_regions", "place"]
 
 
 MOST_MERGED = 2000
@@ -112,7 +112,7 @@ def _suppress(found: Sequence[Detection], options: Options) -> list[int]:
 
 
 def _overlaps(one: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """`iou` of one box (4,) with each of others (n, 4)."""
+    """Intersection over union, 0..1, of one box (4,) with each of others (n, 4)."""
     sides = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2])
     both = np.maximum(sides, 0.0).prod(1)
     union = (one[2:] - one[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - both
@@ -128,18 +128,6 @@ def _classified(labels: Sequence[Label], region: Box) -> Detection:
 
 def _score(thing: Detection | Label) -> float:
     return thing.score
-
-
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0..1."""
-    width = min(a.x_max, b.x_max) - max(a.x_min, b.x_min)
-    height = min(a.y_max, b.y_max) - max(a.y_min, b.y_min)
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    area_a = (a.x_max - a.x_min) * (a.y_max - a.y_min)
-    area_b = (b.x_max - b.x_min) * (b.y_max - b.y_min)
-    return both / (area_a + area_b - both)
 
 
 def cut_vector(vector: Vector, *, dimensions: int, normalize: bool) -> Vector:

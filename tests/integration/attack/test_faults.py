@@ -47,7 +47,7 @@ async def test_poison_in_a_batch_call_is_one_items_error() -> None:
 
 
 async def test_beyond_the_queue_calls_are_told_when_to_come_back_and_the_accepted_are_answered() -> None:
-    async with serving("slow=echo,delay_ms=20", limits={"max_queued_tickets": 64}) as server:
+    async with serving("slow=echo,delay_ms=20,max_batch=4", limits={"max_queued_tickets": 64}) as server:
         calls = [look(server, bytes((n % 256, n // 256, 0)), "slow") for n in range(400)]
         outcomes = await asyncio.gather(*(outcome(call) for call in calls))
         refusals = [o for o in outcomes if isinstance(o, Told)]
