@@ -4,7 +4,7 @@ Start: the configuration is proved (every model's detector is found) before anyt
 answers health with NOT_SERVING while models load and warm up; SERVING and one line with the address when all
 are warm.
 Stop: NOT_SERVING, still accepting for `drain.delay`; then new calls are refused and accepted ones finished
-within `drain.grace`. A second signal ends at once.
+within `drain.grace`. Ctrl-C skips the delay, which is for proxies. A second signal ends at once.
 
 It owns the order of things and no rule of its own.
 """
@@ -195,17 +195,26 @@ async def _serve(settings: Settings) -> int:
         await stopping
     loading.cancel()
     stopping.cancel()
-    await app.stop(delay=0.0 if failed or not loading.done() else None)
+    await app.stop(delay=0.0 if failed or stop.by_hand or not loading.done() else None)
     return 1 if failed else 0
 
 
-def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+class _Stop(asyncio.Event):
+    """Set when the server shall stop. by_hand: by Ctrl-C, where no proxy has to notice first."""
+
+    by_hand = False
+
+
+def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> _Stop:
     """An event that SIGTERM and SIGINT set; the second signal ends the process at once."""
-    stop = asyncio.Event()
+    stop = _Stop()
 
     def on_signal(number: int) -> None:
         if stop.is_set():
             os._exit(128 + number)
+        stop.by_hand = number == signal.SIGINT
+        if stop.by_hand:
+            print("stopping; press Ctrl-C again to stop now", file=sys.stderr, flush=True)
         log.info("stopping", signal=signal.Signals(number).name)
         stop.set()
 

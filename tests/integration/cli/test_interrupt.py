@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from integration.cli.fake_server import FakeServer
+from integration.deploy.processes import opsin_server
 
 
 @contextmanager
@@ -58,6 +60,24 @@ def test_a_watched_health_ends(server: FakeServer) -> None:
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_an_idle_server_leaves_ctrl_c_at_once_and_sigterm_after_its_drain_delay(
+    tmp_path: Path, number: int, hint: bool
+) -> None:
+    log = tmp_path / "server.log"
+    with opsin_server(
+        log, "--model", "echo", "--drain-delay", "1" if number == signal.SIGTERM else "60"
+    ) as server:
+        begun = time.monotonic()
+        server.process.send_signal(number)
+        assert server.process.wait(30) == 0
+        took = time.monotonic() - begun
+    assert ("press Ctrl-C again to stop now" in log.read_text()) == hint
+    assert took >= 1 if number == signal.SIGTERM else took < 30
 
 
 def _wait_for_calls(server: FakeServer, number: int) -> None:
