@@ -218,7 +218,7 @@ class Registry:
     async def _warm(self, version: Version, model: LoadedModel) -> None:
         loop = asyncio.get_running_loop()
         largest = min(version.settings.max_batch or model.info.max_batch, model.info.max_batch)
-        measured: dict[int, float] = {}
+        measured: dict[int, list[float]] = {}
         pair = None
         for task in sorted(model.info.tasks):
             pair = await loop.run_in_executor(self._loader, example, model, task)
@@ -229,8 +229,9 @@ class Registry:
         self._scheduler.add_model(
             model.key, model, ModelTerms(tuple(measured), version.settings.share), probe=pair
         )
-        for size, seconds in measured.items():
-            self._scheduler.profile(model.key).observe(size, seconds)
+        for size, runs in measured.items():
+            for seconds in runs:
+                self._scheduler.profile(model.key).observe(size, seconds)
 
     def _enter(self, version: Version, state: ModelState) -> None:
         version.state = state

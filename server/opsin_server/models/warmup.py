@@ -5,15 +5,16 @@ seconds of allocation and kernel choice. Sizes double until the detector's large
 batching stops paying, because a larger batch at the same time per item only makes answers later.
 """
 
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 
 from opsin_detectors.api import Item, Options, Prepared, Task, TextInput
 from opsin_server.models.loaded import LoadedModel
 
-__all__ = ["RUNS", "candidate_sizes", "example", "warm_up", "worth_it"]
+__all__ = ["RUNS", "between", "candidate_sizes", "example", "warm_up", "worth_it"]
 
 RUNS = 3
-"""Runs of each size; the first pays for allocation, the quickest of the others is the measurement."""
+"""Runs of each size; the first pays for allocation, the others are the measurement."""
 GAIN = 0.97
 """A doubled batch must cost less than this share of the time per item, or it is not worth its wait. Noise
 between two quiet runs is 2-3 %."""
@@ -34,6 +35,11 @@ def candidate_sizes(largest: int) -> list[int]:
     return sizes
 
 
+def between(sizes: Sequence[int]) -> list[int]:
+    """3, 6, 12 ...: a size in the middle of each doubling, so that what waits is left over less often."""
+    return [low + low // 2 for low, high in itertools.pairwise(sizes) if low > 1 and high == 2 * low]
+
+
 def worth_it(size: int, seconds: float, before: int, before_seconds: float) -> bool:
     """Whether batches of `size` bring more items a second than batches of `before`."""
     return seconds < TRIVIAL_SECONDS or seconds / size < GAIN * before_seconds / before
@@ -50,16 +56,23 @@ def example(model: LoadedModel, task: Task) -> tuple[Prepared, Item]:
 
 async def warm_up(
     model: LoadedModel, pair: tuple[Prepared, Item], run: RunAlone, *, largest: int
-) -> dict[int, float]:
-    """Run every bucket; returns seconds by batch size, ascending. Raises what the detector raises."""
+) -> dict[int, list[float]]:
+    """Run every bucket; returns the seconds of its runs by batch size, ascending. Raises what it raises."""
     on_cpu = model.info.device == "cpu"
-    measured: dict[int, float] = {}
+    measured: dict[int, list[float]] = {}
+
+    async def measure(size: int) -> float:
+        runs = [await run([pair] * size) for _ in range(RUNS)]
+        measured[size] = runs[1:]
+        return min(runs[1:])
+
     last: tuple[int, float] | None = None
     for size in candidate_sizes(largest):
-        runs = [await run([pair] * size) for _ in range(RUNS)]
-        seconds = min(runs[1:])
+        seconds = await measure(size)
         if on_cpu and last is not None and not worth_it(size, seconds, *last):
+            del measured[size]
             break
-        measured[size] = seconds
         last = (size, seconds)
-    return measured
+    for size in between(list(measured)):
+        await measure(size)
+    return dict(sorted(measured.items()))
