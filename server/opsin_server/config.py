@@ -67,6 +67,8 @@ DEFAULT_FILE = Path("opsin.toml")
 
 PREFIX = "OPSIN_"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+DEVICE_PATTERN = r"^(auto|cpu|cuda(:\d+)?)$"
+MODEL_DEVICE_PATTERN = r"^(|auto|cpu|cuda(:\d+)?)$"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -177,7 +179,7 @@ class DetectorSettings(_Section):
 
     dirs: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders to look for detectors in, beside the built-in ones. In the environment separated as PATH is."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICE_PATTERN)] = "auto"
     """What models run on unless they say otherwise: auto (a GPU when there is one), cpu, cuda, cuda:1."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights. auto takes the fastest that keeps the answers; float32 to compare last digits."""
@@ -218,7 +220,7 @@ class ModelSettings(_Section):
     """Its version. Give the same name several times to run versions side by side."""
     detector: str = ""
     """The detector to run it with. Empty, the default: chosen by the source."""
-    device: Annotated[str, Field(pattern=r"^(|auto|cpu|cuda(:\d+)?)$")] = ""
+    device: Annotated[str, Field(pattern=MODEL_DEVICE_PATTERN)] = ""
     """What it runs on. Empty, the default: as all models do."""
     dtype: Literal["", "auto", "float32", "bfloat16", "float16"] = ""
     """Type of its weights. Empty, the default: as for all models."""
@@ -349,7 +351,9 @@ class _Layer:
 
     def name(self, path: Path_) -> str:
         if isinstance(self.origin, str):
-            return self.origin.format(env=PREFIX + "__".join(path).upper())
+            # All models are in one variable.
+            shown = path[:1] if path[0] == "model" else path
+            return self.origin.format(env=PREFIX + "__".join(shown).upper())
         return next(
             (self.origin[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origin), "a flag"
         )
@@ -457,11 +461,51 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 _SHOULD = re.compile(r"^(Input|String|Value|List|Tuple|Dictionary) should")
+_PATTERNS = {
+    NAME_PATTERN: "it should be lower-case letters, digits, “.”, “_” and “-”, beginning with a letter or a "
+    "digit, 64 characters at most",
+    DEVICE_PATTERN: "it should be auto, cpu, cuda, or cuda:1 for the second GPU",
+    MODEL_DEVICE_PATTERN: "it should be auto, cpu, cuda, or cuda:1 for the second GPU",
+}
+_KINDS = {
+    "int": "it should be a whole number",
+    "float": "it should be a number",
+    "byte": "it should be a number of bytes, such as 1048576 or 1MiB",
+    "string": "it should be a text",
+    "bool": "it should be true or false",
+    "finite": "it should be a finite number",
+    "list": "it should be a list",
+    "tuple": "it should be a list",
+    "dict": "it should be a table",
+    "model": "it should be a table",
+    "mapping": "it should be a table",
+}
+"""By the first word of pydantic's type of fault, which tells what a value is no case of."""
+
+
+_BOUNDS = {
+    "greater_than_equal": "it should be {ge} or more",
+    "less_than_equal": "it should be {le} or less",
+    "greater_than": "it should be more than {gt:g}",
+    "string_too_short": "it should not be empty",
+    "literal_error": "it should be {expected}",
+}
+"""By pydantic's type of fault, with what it tells beside it."""
+
+
+def _right(fault: ErrorDetails) -> str:
+    """What would be right, in words that need no Python."""
+    kind, more = fault["type"], fault.get("ctx", {})
+    if kind in _BOUNDS:
+        return _BOUNDS[kind].format(**more).replace("'", "")
+    if more.get("pattern") in _PATTERNS:
+        return _PATTERNS[more["pattern"]]
+    return _KINDS.get(kind.partition("_")[0], _SHOULD.sub("it should", fault["msg"]))
 
 
 def _sentence(fault: ErrorDetails, layers: Sequence[_Layer]) -> str:
     path = tuple(str(part) for part in fault["loc"])
-    where = _dotted(fault["loc"])
+    where = _place(fault["loc"], layers)
     origin = next((layer.name(path) for layer in layers if _holds(layer.values, fault["loc"])), "")
     came = f" (from {origin})" if origin else ""
     match fault["type"]:
@@ -472,8 +516,8 @@ def _sentence(fault: ErrorDetails, layers: Sequence[_Layer]) -> str:
         case "value_error":
             return f"{where or 'The models'}{came}: {fault['msg'].removeprefix('Value error, ')}."
         case _:
-            shown = repr(fault["input"])[:100]
-            return f"{where} is {shown}{came}; {_SHOULD.sub('it should', fault['msg'])}."
+            shown = "given" if path[-1] == "secret" else repr(fault["input"])[:100]
+            return f"{where} is {shown}{came}; {_right(fault)}."
 
 
 def _holds(values: Any, loc: Sequence[int | str]) -> bool:
@@ -487,17 +531,44 @@ def _holds(values: Any, loc: Sequence[int | str]) -> bool:
     return bool(loc)
 
 
+def _place(loc: Sequence[int | str], layers: Sequence[_Layer]) -> str:
+    """Where a fault is: `server.port`; in a model, `model NAME: max_batch`, by its number without a name."""
+    if loc[:1] != ("model",) or len(loc) < 3:
+        return _dotted(loc)
+    models = next(layer.values["model"] for layer in layers if _holds(layer.values, loc))
+    name = _name_of(models, int(loc[1]))
+    return f"model {name}: {_dotted(loc[2:])}" if name and loc[2] != "name" else _dotted(loc)
+
+
+def _name_of(models: Any, index: int) -> str:
+    """The name of a model as it was written; empty where it has none."""
+    specs = [part for part in models.split(";") if part.strip()] if isinstance(models, str) else models
+    match specs[index]:
+        case str(spec):
+            return str(model_spec(spec)["name"])
+        case {"name": str(name)}:
+            return name
+        case _:
+            return ""
+
+
 def _dotted(loc: Sequence[int | str]) -> str:
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
 
 
 def _nearest(path: Path_) -> str:
     known = [".".join(p) for p in _known(Settings)]
-    if path[0] == "model":
-        known = [f"model.{name}" for name in ModelSettings.model_fields]
-        path = ("model", path[-1])
-    near = difflib.get_close_matches(".".join(path), known, n=1)
-    return f"; did you mean {near[0]}?" if near else "."
+    if path[0] == "model" and len(path) > 1:
+        known, path = list(ModelSettings.model_fields), path[-1:]
+    inside = [name for name in known if len(path) == 1 and name.endswith(f".{path[0]}")]
+    near = inside or difflib.get_close_matches(".".join(path), known, n=1)
+    return f"; did you mean {near[0]}{_table(near[0]) if inside else ''}?" if near else "."
+
+
+def _table(name: str) -> str:
+    """How a setting that was written outside its table is written in it."""
+    section, _, key = name.partition(".")
+    return f", which is {key} in the table [{section}]"
 
 
 def _known(kind: type[BaseModel]) -> Iterator[Path_]:
