@@ -23,6 +23,8 @@ __all__ = ["Gate", "GateLimits", "Place"]
 
 LEAST_RETRY = 0.01
 """Seconds; a pushback below it would only have clients spin."""
+OPEN_TO_ALL = 0.75
+"""Share of the places that go to whoever comes; the rest is kept for flows that hold less than their part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +36,16 @@ class GateLimits:
 
 
 class Place:
-    """Room for some inputs, held from admission until they are in a queue."""
+    """Room for some inputs of a flow, held from admission until they are answered."""
 
-    __slots__ = ("_gate", "_left")
+    __slots__ = ("_flow", "_gate", "_items", "_left")
 
-    def __init__(self, gate: "Gate", items: int) -> None:
+    def __init__(self, gate: "Gate", items: int, flow: str) -> None:
         self._gate = gate
-        self._left = items
+        self._left = self._items = items
+        self._flow = flow
         gate.coming += items
+        gate.held[flow] = gate.held.get(flow, 0) + items
 
     def take(self) -> None:
         """One of them is in the queue now."""
@@ -50,9 +54,14 @@ class Place:
             self._gate.coming -= 1
 
     def free(self) -> None:
-        """Give back what was not taken."""
+        """The inputs are answered, or given up."""
         self._gate.coming -= self._left
-        self._left = 0
+        held = self._gate.held.get(self._flow, 0) - self._items
+        if held > 0:
+            self._gate.held[self._flow] = held
+        else:
+            self._gate.held.pop(self._flow, None)
+        self._left = self._items = 0
 
     def __enter__(self) -> "Place":
         return self
@@ -70,6 +79,8 @@ class Gate:
         self.limits = limits
         self.coming = 0
         """Inputs admitted and not yet in a queue."""
+        self.held: dict[str, int] = {}
+        """Inputs admitted and not yet answered, by flow."""
         self._scheduler = scheduler
         self._clock = clock
 
@@ -79,12 +90,12 @@ class Gate:
         Raises Failure: QUEUE_FULL, DEADLINE_UNMEETABLE, DEADLINE_PASSED.
         """
         if caller.priority is not Priority.STREAM:
-            self._check_room(model, items)
+            self._check_room(model, items, caller.flow)
         if caller.deadline < math.inf:
             self._check_deadline(model, caller)
-        return Place(self, items)
+        return Place(self, items, caller.flow)
 
-    def _check_room(self, model: str, items: int) -> None:
+    def _check_room(self, model: str, items: int, flow: str) -> None:
         waiting = self.coming + self._scheduler.waiting
         if waiting + items > self.limits.queued:
             raise self._full(
@@ -93,6 +104,8 @@ class Gate:
                 self._scheduler.seconds_to_room(model, waiting + items - self.limits.queued),
                 never=items > self.limits.queued,
             )
+        if waiting + items > OPEN_TO_ALL * self.limits.queued:
+            self._check_part(model, items, flow)
         if waiting and self.limits.backlog < math.inf:
             seconds = self._scheduler.backlog_seconds()
             if seconds > self.limits.backlog:
@@ -101,6 +114,19 @@ class Gate:
                     {"limit": f"{self.limits.backlog:g}", "waiting": f"{seconds:.3f}"},
                     seconds - self.limits.backlog,
                 )
+
+    def _check_part(self, model: str, items: int, flow: str) -> None:
+        """The last places are for flows below their part, so that a greedy one refuses only itself."""
+        mine = self.held.get(flow, 0)
+        part = self.limits.queued // (len(self.held) + (flow not in self.held))
+        if mine + items > part:
+            raise self._full(
+                f"this caller has {mine} inputs here, nearly all {self.limits.queued} places are taken, and of "
+                f"{len(self.held)} callers each has a part of {part}",
+                {"limit": str(part), "waiting": str(mine)},
+                self._scheduler.seconds_to_room(model, mine + items - part),
+                never=items > self.limits.queued,
+            )
 
     def _full(
         self, message: str, metadata: dict[str, str], retry_after: float, *, never: bool = False

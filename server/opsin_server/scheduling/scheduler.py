@@ -614,6 +614,7 @@ class Scheduler:
         failure = failures.lane_lost(batch.model)
         if isinstance(batch, WarmUp):
             batch.conclude(failure, 0.0)
+            return
         for entry in batch.entries:
             self._end(entry, "lost", failure)
 
