@@ -113,6 +113,7 @@ class App:
             catalog=self.catalog,
             board=self.board,
             metrics=self.metrics,
+            pool=self._pool,
             version=_version(),
         )
         self._endpoint: MetricsEndpoint | None = None

@@ -30,6 +30,7 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -172,6 +173,12 @@ class StreamSettings(_Section):
     max_in_flight: Annotated[int, Field(ge=2, le=1024)] = 8
     """Frames of one stream that may be unanswered. More fills batches better when there are few streams; each
     one adds a frame's time to the delay of a client that fills the window."""
+    max_duration: Seconds = 0.0
+    """Seconds after which a stream is sent away to begin again, here or elsewhere, give or take a tenth. 0,
+    the default: never. An hour or less lets load spread to servers that were added."""
+    secret: SecretStr = SecretStr("")
+    """Signs the tokens by which a stream goes on elsewhere. Give all servers behind one address the same, of
+    32 characters or more. Unset, the default: a random one, so that a token is good on this process only."""
 
 
 class DetectorSettings(_Section):

@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from opsin_server.calls import DetectAnswer, DetectCall, EmbedAnswer, EmbedCall
+from opsin_server.calls import DetectAnswer, DetectCall, EmbedAnswer, EmbedCall, Watcher
 from opsin_server.models.status import ModelStatus, ServerStatus
 
 __all__ = ["Catalog", "Pipeline"]
@@ -15,8 +15,8 @@ __all__ = ["Catalog", "Pipeline"]
 class Pipeline(Protocol):
     """Answers calls. Raises `Failure`; cancelling the await gives the work up."""
 
-    async def detect(self, call: DetectCall) -> DetectAnswer:
-        """Look at one input."""
+    async def detect(self, call: DetectCall, watcher: Watcher | None = None) -> DetectAnswer:
+        """Look at one input. watcher: is told how far it has got."""
         ...
 
     async def embed(self, call: EmbedCall) -> EmbedAnswer:

@@ -16,6 +16,7 @@ from opsin.v1.embed_pb2 import BatchEmbedRequest, EmbedRequest
 from opsin.v1.model_service_pb2 import GetModelRequest, GetServerInfoRequest, ListModelsRequest
 from opsin.v1.stream_pb2 import StreamDetectRequest
 from opsin_server.config import Settings
+from opsin_server.media.pool import CpuPool
 from opsin_server.rpc import health, reflection
 from opsin_server.rpc.edge import Edge
 from opsin_server.rpc.health import HealthBoard, HealthServicer
@@ -44,13 +45,21 @@ class RpcServer:
         catalog: Catalog,
         board: HealthBoard,
         metrics: Metrics,
+        pool: CpuPool,
         version: str = "0",
     ) -> None:
         self._settings = settings
         self._board = board
         self._server = grpc.aio.server(options=options(settings))
-        edge = Edge(metrics)
-        self.streams = StreamService(pipeline, catalog, settings.limits, settings.streams, metrics)
+        edge = Edge(metrics, settings.limits)
+        self.streams = StreamService(
+            pipeline=pipeline,
+            catalog=catalog,
+            limits=settings.limits,
+            settings=settings.streams,
+            metrics=metrics,
+            pool=pool,
+        )
         inference = InferenceService(pipeline, settings.limits, metrics)
         models = ModelService(catalog, settings.limits, version)
         self._add(INFERENCE, _inference_handlers(edge, inference, self.streams))

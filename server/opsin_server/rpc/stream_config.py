@@ -1,117 +1,169 @@
 """What a stream asks for at its start and in updates: checked, or refused by name.
 
-Owns the reading of StreamConfig and StreamUpdate. Other freshness than EVERY_FRAME, codecs, tracking, reuse
-and resumption are part of the contract but not served yet; each is refused with the field to leave out.
+Owns the reading of StreamConfig and StreamUpdate into the server's own words. Knows what each field may be,
+and which model looks at the frames; not what becomes of them.
 """
 
 import secrets
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from opsin.v1.stream_pb2 import Codec, Freshness, FreshnessMode, StreamConfig, StreamUpdate
+from google.protobuf.duration_pb2 import Duration
+
+from opsin.v1.stream_pb2 import Codec as CodecMessage
+from opsin.v1.stream_pb2 import Freshness as FreshnessMessage
+from opsin.v1.stream_pb2 import ReuseSimilar as ReuseSimilarMessage
+from opsin.v1.stream_pb2 import StreamConfig, StreamUpdate
+from opsin_detectors.api import ModelInfo
 from opsin_server.admission.options import detect_task, resolve
 from opsin_server.calls import DetectOptions, EncodedImage, ModelRef
 from opsin_server.config import LimitSettings
 from opsin_server.errors import Failure, Reason, quote
-from opsin_server.models.status import ModelState
+from opsin_server.media.video import Codec
+from opsin_server.models.status import ModelState, ModelStatus
 from opsin_server.rpc import validate
 from opsin_server.rpc.convert import detect_options
 from opsin_server.rpc.model import choose
 from opsin_server.rpc.seam import Catalog
+from opsin_server.streams.events import UpdateReceived
+from opsin_server.streams.freshness import Freshness, FreshnessMode
+from opsin_server.streams.similar import ReuseSimilar
+from opsin_server.streams.tokens import ResumeToken, TokenSigner
 
-__all__ = ["StreamTerms", "terms", "updated_options"]
+__all__ = ["StreamTerms", "terms", "update_of"]
 
 MAX_ID = 200
 _ANY_FRAME = EncodedImage(b"")
+_MODES: Mapping[int, FreshnessMode] = {
+    0: FreshnessMode.EVERY_FRAME,
+    1: FreshnessMode.EVERY_FRAME,
+    2: FreshnessMode.LATEST,
+    3: FreshnessMode.MAX_AGE,
+    4: FreshnessMode.TARGET_FPS,
+}
+_CODECS: Mapping[int, Codec | None] = {
+    CodecMessage.CODEC_UNSPECIFIED: None,
+    CodecMessage.CODEC_IMAGE: None,
+    CodecMessage.CODEC_H264: Codec.H264,
+    CodecMessage.CODEC_HEVC: Codec.HEVC,
+    CodecMessage.CODEC_MJPEG: Codec.MJPEG,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class StreamTerms:
-    """What a stream runs by. model: pinned for the life of the stream."""
+    """What a stream runs by. model: pinned for its life. resumed: where it goes on, if it does."""
 
     stream_id: str
     model: ModelRef
+    info: ModelInfo
     options: DetectOptions
+    freshness: Freshness
+    codec: Codec | None = None
+    track: bool = False
+    reuse: ReuseSimilar | None = None
+    resumed: ResumeToken | None = None
 
     @property
     def model_key(self) -> str:
         """The pinned model as a call names it."""
         return f"{self.model.name}@{self.model.version}"
 
+    @property
+    def next_sequence(self) -> int:
+        """The first sequence of a resumed stream, 0 on a new one."""
+        return self.resumed.next_sequence if self.resumed else 0
 
-def terms(config: StreamConfig, catalog: Catalog, limits: LimitSettings) -> StreamTerms:
+    def check(self, options: DetectOptions) -> None:
+        """Raise `Failure` when the model cannot honour these options; the path starts at `options`."""
+        resolve(options, self.info, detect_task(self.model.name, self.info, _ANY_FRAME))
+
+
+def terms(config: StreamConfig, catalog: Catalog, limits: LimitSettings, signer: TokenSigner) -> StreamTerms:
     """Read a configuration. Raises `Failure` with paths from `config` on."""
-    _refuse_unserved(config)
-    check_freshness(config.freshness, "config.freshness")
-    if len(config.stream_id) > MAX_ID:
-        raise _invalid("config.stream_id", f"is longer than {MAX_ID} characters")
-    options = detect_options(config.options, limits, "config.options")
     try:
-        model = _model(config.model, options, catalog)
+        return _terms(config, catalog, limits, signer)
     except Failure as failure:
         raise failure.within("config") from failure
-    return StreamTerms(config.stream_id or secrets.token_hex(8), model, options)
 
 
-def updated_options(update: StreamUpdate, current: DetectOptions, limits: LimitSettings) -> DetectOptions:
-    """The stream's options from the next frame on. Raises `Failure` STREAM_PROTOCOL when they are wrong."""
-    try:
-        if update.HasField("freshness"):
-            check_freshness(update.freshness, "update.freshness")
-        if not update.HasField("options"):
-            return current
-        return detect_options(update.options, limits, "update.options")
-    except Failure as failure:
-        metadata = {**failure.metadata, "cause": failure.reason.value}
-        raise Failure(Reason.STREAM_PROTOCOL, failure.message, failure.field, metadata) from failure
-
-
-def check_freshness(freshness: Freshness, path: str) -> None:
-    """EVERY_FRAME, for now; what the others need is checked first, so that a wrong value is told as such."""
-    match freshness.mode:
-        case FreshnessMode.FRESHNESS_MODE_UNSPECIFIED | FreshnessMode.FRESHNESS_MODE_EVERY_FRAME:
-            return
-        case FreshnessMode.FRESHNESS_MODE_TARGET_FPS:
-            validate.above_zero(freshness.target_fps, f"{path}.target_fps")
-        case FreshnessMode.FRESHNESS_MODE_MAX_AGE:
-            age = freshness.max_age.seconds + freshness.max_age.nanos / 1e9
-            validate.above_zero(age, f"{path}.max_age")
-        case FreshnessMode.FRESHNESS_MODE_LATEST:
-            pass
-        case unknown:
-            raise _invalid(f"{path}.mode", f"has the unknown value {unknown}")
-    raise _unserved(f"{path}.mode", "this server answers EVERY_FRAME only")
-
-
-def _refuse_unserved(config: StreamConfig) -> None:
+def _terms(config: StreamConfig, catalog: Catalog, limits: LimitSettings, signer: TokenSigner) -> StreamTerms:
+    if len(config.stream_id) > MAX_ID:
+        raise _invalid("stream_id", f"is longer than {MAX_ID} characters")
+    if config.codec not in _CODECS:
+        raise Failure(
+            Reason.CODEC_UNSUPPORTED, f"codec has the unknown value {int(config.codec)}.", field="codec"
+        )
+    resumed = None
     if config.resume_token:
-        message = "The resume token is unknown: this server gives none. Start a new stream without it."
-        raise Failure(Reason.RESUME_TOKEN_INVALID, message, field="config.resume_token")
-    if config.codec not in (Codec.CODEC_UNSPECIFIED, Codec.CODEC_IMAGE):
-        message = "config.codec must be IMAGE: this server decodes no video; send a picture with each frame."
-        raise Failure(Reason.CODEC_UNSUPPORTED, message, field="config.codec")
-    if config.track:
-        raise _unserved("config.track", "this server does not track")
-    if config.HasField("reuse_similar"):
-        raise _unserved("config.reuse_similar", "this server looks at every frame")
+        resumed = signer.read(config.resume_token, time.time(), stream_id=config.stream_id)
+    model = _model(config.model, catalog)
+    assert model.info is not None
+    agreed = StreamTerms(
+        stream_id=config.stream_id or (resumed.stream_id if resumed else secrets.token_hex(8)),
+        model=ModelRef(model.name, model.version, model.info.device),
+        info=model.info,
+        options=detect_options(config.options, limits, "options"),
+        freshness=_freshness(config.freshness),
+        codec=_CODECS[config.codec],
+        track=config.track,
+        reuse=_reuse(config.reuse_similar) if config.HasField("reuse_similar") else None,
+        resumed=resumed,
+    )
+    agreed.check(agreed.options)
+    return agreed
 
 
-def _model(name: str, options: DetectOptions, catalog: Catalog) -> ModelRef:
-    """The model that looks at the frames: ready, able, and content with the options."""
+def update_of(
+    update: StreamUpdate, agreed: StreamTerms, limits: LimitSettings
+) -> tuple[UpdateReceived, DetectOptions | None]:
+    """What the session is told of an update, and the stream's options from now on, if they change."""
+    try:
+        freshness = _freshness(update.freshness) if update.HasField("freshness") else None
+        options = None
+        if update.HasField("options"):
+            options = detect_options(update.options, limits, "options")
+            agreed.check(options)
+    except Failure as failure:
+        return UpdateReceived(failure=failure), None
+    return UpdateReceived(freshness), options
+
+
+def _freshness(message: FreshnessMessage) -> Freshness:
+    mode = _MODES.get(message.mode)
+    if mode is None:
+        raise _invalid("freshness.mode", f"has the unknown value {int(message.mode)}")
+    freshness = Freshness(mode, _seconds(message.max_age), message.target_fps)
+    freshness.check()
+    return freshness
+
+
+def _reuse(message: ReuseSimilarMessage) -> ReuseSimilar:
+    rule = ReuseSimilar()
+    hold, threshold = rule.max_hold, rule.threshold
+    if message.HasField("max_hold"):
+        hold = validate.above_zero(_seconds(message.max_hold), "reuse_similar.max_hold")
+    if message.threshold != 0:
+        threshold = validate.fraction(message.threshold, "reuse_similar.threshold")
+    return ReuseSimilar(hold, threshold)
+
+
+def _seconds(duration: Duration) -> float:
+    return float(duration.seconds) + duration.nanos / 1e9
+
+
+def _model(name: str, catalog: Catalog) -> ModelStatus:
+    """The model that looks at the frames: ready, and able to."""
     chosen = choose(catalog, name, field="model")
     if chosen.state is not ModelState.SERVING or chosen.info is None:
-        state = chosen.state.name.lower()
         raise Failure(
             Reason.MODEL_NOT_READY,
-            f"Model {quote(chosen.name)} is {state}.",
+            f"Model {quote(chosen.name)} is {chosen.state.name.lower()}.",
             field="model",
             metadata={"model": chosen.name, "state": chosen.state.name},
         )
-    resolve(options, chosen.info, detect_task(chosen.name, chosen.info, _ANY_FRAME))
-    return ModelRef(chosen.name, chosen.version, chosen.info.device)
-
-
-def _unserved(path: str, why: str) -> Failure:
-    return Failure(Reason.OPTION_UNSUPPORTED, f"{path} cannot be used yet: {why}.", field=path)
+    return chosen
 
 
 def _invalid(path: str, what: str) -> Failure:

@@ -295,7 +295,10 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Take a submitted frame out of the pipeline. Its reply is settled; what still comes of it is ignored."""
+    """Nobody wants this frame any more: let go of its picture, and take it out of the pipeline.
+
+    Its reply is settled; what still comes of it is ignored. A packet is still to be decoded, when told so.
+    """
 
     sequence: int
 
@@ -305,7 +308,7 @@ class Send:
     """Send a frame's reply. Comes in sequence order; `ReplySent` tells that the transport took it.
 
     age: as in `FrameResult.age`. order: seconds that the reply waited for those before it.
-    arrival: when the frame had arrived. max_in_flight: to be told with the reply.
+    arrival: when the frame had arrived. at: when its reply's turn came. max_in_flight: to be told with it.
     refresh: put a fresh resume token, as of after this reply, into it.
     """
 
@@ -313,6 +316,7 @@ class Send:
     outcome: Outcome
     captured: int | None
     arrival: float
+    at: float
     age: float
     order: float
     max_in_flight: int

@@ -125,6 +125,11 @@ class StreamSession:
         return len(self._frames.line) + self._unsent
 
     @property
+    def last_sequence(self) -> int:
+        """The last frame that was accepted; the next must be greater."""
+        return self._last
+
+    @property
     def max_in_flight(self) -> int:
         """The window, as the client is told: a stream that drops needs a frame to wait while one is run."""
         return max(2, self._window) if self._rule.drops else self._window
@@ -184,13 +189,13 @@ class StreamSession:
             case ev.ConfigReceived(freshness, next_sequence) if self._state is State.OPENING:
                 self._open(freshness, next_sequence, now)
             case ev.ConfigReceived():
-                self._drain(_broken("A stream has one config, and this is the second."))
+                self._drain(_broken("A stream has one config; send an update instead.", "config"))
             case ev.ClientErred(failure):
                 self._drain(failure)
             case _ if self._state is State.OPENING:
-                self._drain(_broken("A stream begins with its config."))
+                self._drain(_broken("The first message of a stream is its config.", "config"))
             case ev.UpdateReceived(failure=Failure() as failure):
-                self._drain(_broken(failure.message, failure.within("update").field))
+                self._drain(_wrong_update(failure))
             case ev.UpdateReceived(freshness):
                 self._rule = Rule(freshness) if freshness else self._rule
             case ev.ClientClosed():
@@ -207,7 +212,7 @@ class StreamSession:
         if self._state is State.DRAINING:
             return
         if self._state is State.OPENING:
-            self._drain(_broken("A stream begins with its config, and this is a frame."))
+            self._drain(_broken("The first message of a stream is its config.", "config"))
         elif event.sequence <= self._last:
             self._drain(_not_increasing(event.sequence, self._last))
         else:
@@ -327,7 +332,7 @@ class StreamSession:
         if frame is None or frame.stage < Stage.PREPARING:
             return
         if frame.rule.drops:
-            self._settle_known(sequence, ev.Dropped(DropReason.OVERLOAD), now)
+            self._settle(frame, ev.Dropped(DropReason.OVERLOAD), now)
             return
         frame.not_before = now + retry_after
         self._frames.wait_again(frame)
@@ -342,10 +347,9 @@ class StreamSession:
 
     def _settle(self, frame: Frame, outcome: Outcome, now: float) -> None:
         """A rule decides about a frame, wherever it is."""
-        if Stage.PREPARING <= frame.stage <= Stage.RUNNING:
-            self._out.append(ev.Cancel(frame.sequence))
-        elif frame.stage is Stage.WAITING and frame in self._frames.waiting:
+        if frame.stage is Stage.WAITING and frame in self._frames.waiting:
             self._frames.waiting.remove(frame)
+        self._out.append(ev.Cancel(frame.sequence))
         self._frames.settle(frame, outcome, now)
 
     # -- what follows ------------------------------------------------------------------------------------
@@ -412,6 +416,7 @@ class StreamSession:
                 outcome=frame.outcome,
                 captured=frame.captured,
                 arrival=frame.arrival,
+                at=now,
                 age=now - frame.arrival + frame.late,
                 order=now - frame.settled,
                 max_in_flight=self.max_in_flight,
@@ -458,9 +463,7 @@ class StreamSession:
 
     def _stop(self, failure: Failure | None) -> None:
         """End now; nobody is left to read the answers."""
-        for frame in self._frames.live.values():
-            if Stage.PREPARING <= frame.stage <= Stage.RUNNING:
-                self._out.append(ev.Cancel(frame.sequence))
+        self._out += [ev.Cancel(sequence) for sequence in self._frames.live]
         self._frames = Frames()
         self._end(ev.End(failure, at_once=True))
 
@@ -472,6 +475,11 @@ class StreamSession:
 
 def _broken(message: str, field: str = "") -> Failure:
     return Failure(Reason.STREAM_PROTOCOL, message, field)
+
+
+def _wrong_update(failure: Failure) -> Failure:
+    metadata = {**failure.metadata, "cause": failure.reason.value}
+    return Failure(Reason.STREAM_PROTOCOL, failure.message, failure.within("update").field, metadata)
 
 
 def _not_increasing(sequence: int, last: int) -> Failure:

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin_detectors.api import Pixels
+from opsin_server.calls import DetectAnswer
 
-__all__ = ["ReuseSimilar", "SimilarFrames", "Thumbnail", "thumbnail"]
+__all__ = ["Look", "ReuseSimilar", "SimilarFrames", "Thumbnail", "thumbnail"]
 
 Thumbnail = npt.NDArray[np.float32]
 
@@ -49,31 +50,39 @@ def thumbnail(pixels: Pixels) -> Thumbnail:
     return small
 
 
-class SimilarFrames:
-    """Remembers the last frame of a stream that was looked at and answered."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """A frame that was looked at and answered.
 
-    __slots__ = ("_key", "_rule", "_seen", "_sequence", "_when")
+    when: its arrival. key: what else its answer depends on: options, regions, the size of the picture.
+    """
+
+    sequence: int
+    seen: Thumbnail
+    when: float
+    key: Hashable
+    answer: DetectAnswer
+
+
+class SimilarFrames:
+    """Remembers the last look of a stream. `match` may be asked on any thread."""
+
+    __slots__ = ("_last", "_rule")
 
     def __init__(self, rule: ReuseSimilar) -> None:
         self._rule = rule
-        self._sequence = 0
-        self._seen: Thumbnail | None = None
-        self._when = 0.0
-        self._key: Hashable = None
+        self._last: Look | None = None
 
-    def answered(self, sequence: int, seen: Thumbnail, when: float, key: Hashable) -> None:
-        """A frame that was looked at has its answer. Frames may be answered out of order; the newest counts.
+    def answered(self, look: Look) -> None:
+        """A frame that was looked at has its answer. They may come out of order; the newest counts."""
+        if self._last is None or look.sequence > self._last.sequence:
+            self._last = look
 
-        when: its arrival. key: what else its answer depends on: options, regions, the size of the picture.
-        """
-        if sequence > self._sequence:
-            self._sequence, self._seen, self._when, self._key = sequence, seen, when, key
-
-    def match(self, seen: Thumbnail, when: float, key: Hashable) -> int | None:
-        """The sequence of the frame whose answer fits this one, if there is one."""
-        last = self._seen
-        if last is None or key != self._key or seen.shape != last.shape:
+    def match(self, seen: Thumbnail, when: float, key: Hashable) -> Look | None:
+        """The look whose answer fits this frame, if there is one."""
+        last = self._last
+        if last is None or key != last.key or seen.shape != last.seen.shape:
             return None
-        if not 0 <= when - self._when < self._rule.max_hold:
+        if not 0 <= when - last.when < self._rule.max_hold:
             return None
-        return self._sequence if float(np.abs(seen - last).mean()) <= self._rule.threshold else None
+        return last if float(np.abs(seen - last.seen).mean()) <= self._rule.threshold else None

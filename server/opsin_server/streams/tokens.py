@@ -101,5 +101,5 @@ def _invalid(why: str) -> Failure:
     return Failure(
         Reason.RESUME_TOKEN_INVALID,
         f"The resume token {why}; open the stream without it.",
-        "config.resume_token",
+        "resume_token",
     )

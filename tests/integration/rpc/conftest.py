@@ -19,9 +19,11 @@ from opsin_server.calls import (
     EmbeddedDetection,
     ModelRef,
     Timings,
+    Watcher,
 )
 from opsin_server.config import Settings
 from opsin_server.errors import Failure, Reason
+from opsin_server.media.pool import CpuPool
 from opsin_server.models.status import BatchTime, DeviceStatus, ModelState, ModelStatus, ServerStatus
 from opsin_server.rpc.health import HealthBoard
 from opsin_server.rpc.server import RpcServer
@@ -51,8 +53,11 @@ class FakePipeline:
         self.cancelled = 0
         self.on_detect: Callable[[DetectCall], Awaitable[DetectAnswer]] | None = None
 
-    async def detect(self, call: DetectCall) -> DetectAnswer:
+    async def detect(self, call: DetectCall, watcher: Watcher | None = None) -> DetectAnswer:
         self.calls.append(call)
+        if watcher is not None:
+            watcher.ready()
+            watcher.started()
         try:
             return answer() if self.on_detect is None else await self.on_detect(call)
         except asyncio.CancelledError:
@@ -137,15 +142,22 @@ Serve = Callable[..., contextlib.AbstractAsyncContextManager[Running]]
 @contextlib.asynccontextmanager
 async def running(**sections: object) -> AsyncIterator[Running]:
     settings = Settings(**{"server": {"port": 0}, **sections})
-    pipeline, board, metrics = FakePipeline(), HealthBoard(), Metrics()
+    pipeline, board, metrics, pool = FakePipeline(), HealthBoard(), Metrics(), CpuPool(2)
     server = RpcServer(
-        settings, pipeline=pipeline, catalog=FakeCatalog(), board=board, metrics=metrics, version="1.2.3"
+        settings,
+        pipeline=pipeline,
+        catalog=FakeCatalog(),
+        board=board,
+        metrics=metrics,
+        pool=pool,
+        version="1.2.3",
     )
     port = server.bind()
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Running(pipeline, board, metrics, server, port, channel)
     await server.stop(0)
+    pool.close()
 
 
 @pytest.fixture

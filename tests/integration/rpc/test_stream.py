@@ -10,7 +10,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
 from opsin.v1 import (
-    Codec,
     DetectOptions,
     Frame,
     Freshness,
@@ -239,18 +238,23 @@ async def test_a_broken_protocol_ends_the_call_after_what_was_accepted(server, b
             "config.freshness.max_age",
         ),
         (
-            StreamConfig(freshness=Freshness(mode=FreshnessMode.FRESHNESS_MODE_LATEST)),
+            StreamConfig(freshness=Freshness(mode=99)),
             "INVALID_ARGUMENT",
-            "OPTION_UNSUPPORTED",
+            "OPTION_INVALID",
             "config.freshness.mode",
         ),
-        (StreamConfig(codec=Codec.CODEC_H264), "INVALID_ARGUMENT", "CODEC_UNSUPPORTED", "config.codec"),
-        (StreamConfig(track=True), "INVALID_ARGUMENT", "OPTION_UNSUPPORTED", "config.track"),
+        (StreamConfig(codec=77), "INVALID_ARGUMENT", "CODEC_UNSUPPORTED", "config.codec"),
         (
-            StreamConfig(reuse_similar=ReuseSimilar()),
+            StreamConfig(reuse_similar=ReuseSimilar(max_hold=Duration())),
             "INVALID_ARGUMENT",
-            "OPTION_UNSUPPORTED",
-            "config.reuse_similar",
+            "OPTION_INVALID",
+            "config.reuse_similar.max_hold",
+        ),
+        (
+            StreamConfig(reuse_similar=ReuseSimilar(threshold=2)),
+            "INVALID_ARGUMENT",
+            "OPTION_INVALID",
+            "config.reuse_similar.threshold",
         ),
         (StreamConfig(resume_token=b"x"), "OUT_OF_RANGE", "RESUME_TOKEN_INVALID", "config.resume_token"),
     ],

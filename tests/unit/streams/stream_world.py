@@ -46,6 +46,8 @@ class World:
         self.arrival: dict[int, float] = {}
         self.ever_ran: set[int] = set()
         self.refused: set[int] = set()
+        self.told: set[int] = set()  # those of which the pipeline or the decoder said what became of them
+        self.cancelled: set[int] = set()
         self.settled: set[int] = set()  # by the pipeline, not by a rule
         self.sends: list[ev.Send] = []
         self.go_away: ev.SendGoAway | None = None
@@ -80,7 +82,9 @@ class World:
                     assert not self._newer_waiting(sequence), "the newest is the one to run"
                 self.preparing.append(sequence)
             case ev.Cancel(sequence):
-                assert sequence in self.preparing + self.queued + self.running, "only what was submitted"
+                assert sequence in self.accepted
+                assert sequence not in self.told | self.cancelled
+                self.cancelled.add(sequence)
                 for stage in (self.preparing, self.queued, self.running):
                     if sequence in stage:
                         stage.remove(sequence)
@@ -110,6 +114,7 @@ class World:
     def _sent(self, send: ev.Send) -> None:
         done = len(self.sends)
         assert self.accepted[done] == send.sequence, "replies in order, exactly one each"
+        assert (send.sequence in self.told) is not (send.sequence in self.cancelled), "each frame is let go"
         self.sends.append(send)
         self.outbox.append(send.sequence)
         rule = self.rules[send.sequence]
@@ -205,7 +210,7 @@ class World:
     def fail_decode(self) -> None:
         assert self.decoding is not None
         sequence, self.decoding = self.decoding, None
-        self.settled.add(sequence)
+        self.tells(sequence)
         self.tell(ev.FrameFailed(sequence, BAD_FRAME, key_frame_wanted=True))
 
     def ready(self, sequence: int) -> None:
@@ -227,8 +232,14 @@ class World:
 
     def answer(self, sequence: int) -> None:
         self.running.remove(sequence)
-        self.settled.add(sequence)
+        self.tells(sequence)
         self.tell(ev.FrameAnswered(sequence, ANSWER))
+
+    def tells(self, sequence: int) -> None:
+        """What becomes of a frame is known on the server's side; a rule may have been quicker."""
+        self.settled.add(sequence)
+        if sequence not in self.cancelled:
+            self.told.add(sequence)
 
     def refuse(self, sequence: int, retry_after: float = 0.1) -> None:
         self.preparing.remove(sequence)
@@ -241,7 +252,7 @@ class World:
         for stage in (self.preparing, self.queued, self.running):
             if sequence in stage:
                 stage.remove(sequence)
-        self.settled.add(sequence)
+        self.tells(sequence)
         self.tell(ev.FrameFailed(sequence, BAD_FRAME, fatal=fatal))
 
     def take(self, count: int = 1) -> None:

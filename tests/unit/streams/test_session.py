@@ -365,7 +365,7 @@ def test_a_reused_answer_says_whose_it_is() -> None:
     world.run_dry()
     world.send()
     world.preparing.remove(2)
-    world.settled.add(2)
+    world.tells(2)
     outcome = world.sends[0].outcome
     assert isinstance(outcome, ev.Result)
     world.tell(ev.FrameReused(2, 1, outcome.answer))

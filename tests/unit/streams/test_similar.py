@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from opsin_detectors.api import Pixels
-from opsin_server.streams.similar import ReuseSimilar, SimilarFrames, thumbnail
+from opsin_server.calls import DetectAnswer, ModelRef
+from opsin_server.streams.similar import Look, ReuseSimilar, SimilarFrames, thumbnail
 
 RNG = np.random.default_rng(5)
 SCENE = RNG.integers(40, 200, (30, 40, 3), np.uint8).repeat(8, 0).repeat(8, 1)
@@ -16,6 +17,7 @@ def noisy(pixels: Pixels, strength: float = 4.0) -> Pixels:
 
 
 RULE = ReuseSimilar()
+ANSWER = DetectAnswer(ModelRef("echo", 1, "cpu"))
 
 
 def play(frames: list[Pixels], rule: ReuseSimilar = RULE, fps: float = 32) -> list[int | None]:
@@ -25,8 +27,8 @@ def play(frames: list[Pixels], rule: ReuseSimilar = RULE, fps: float = 32) -> li
         seen, when = thumbnail(pixels), number / fps
         match = similar.match(seen, when, "options")
         if match is None:
-            similar.answered(number, seen, when, "options")
-        told.append(match)
+            similar.answered(Look(number, seen, when, "options", ANSWER))
+        told.append(match.sequence if match else None)
     return told
 
 
@@ -72,8 +74,9 @@ def test_a_change_too_small_to_notice_is_hidden_no_longer_than_the_hold(hold: fl
 def test_other_options_and_sizes_are_looked_at() -> None:
     similar = SimilarFrames(ReuseSimilar())
     seen = thumbnail(SCENE)
-    similar.answered(1, seen, 0.0, "options")
-    assert similar.match(seen, 0.1, "options") == 1
+    look = Look(1, seen, 0.0, "options", ANSWER)
+    similar.answered(look)
+    assert similar.match(seen, 0.1, "options") is look
     assert similar.match(seen, 0.1, "others") is None
     assert similar.match(thumbnail(SCENE[:20, :20]), 0.1, "options") is None
 
@@ -84,6 +87,7 @@ def test_nothing_is_reused_before_anything_was_answered() -> None:
 
 def test_an_older_answer_that_comes_late_does_not_replace_a_newer() -> None:
     similar = SimilarFrames(ReuseSimilar())
-    similar.answered(2, thumbnail(SCENE), 0.2, None)
-    similar.answered(1, thumbnail(SCENE // 2), 0.1, None)
-    assert similar.match(thumbnail(SCENE), 0.3, None) == 2
+    newer = Look(2, thumbnail(SCENE), 0.2, None, ANSWER)
+    similar.answered(newer)
+    similar.answered(Look(1, thumbnail(SCENE // 2), 0.1, None, ANSWER))
+    assert similar.match(thumbnail(SCENE), 0.3, None) is newer

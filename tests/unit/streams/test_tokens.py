@@ -15,7 +15,7 @@ def refused(signer: TokenSigner, data: bytes, now: float = NOW, **names: str) ->
     with pytest.raises(Failure) as caught:
         signer.read(data, now, **names)
     assert caught.value.reason is Reason.RESUME_TOKEN_INVALID
-    assert caught.value.field == "config.resume_token"
+    assert caught.value.field == "resume_token"
     return caught.value.message
 
 

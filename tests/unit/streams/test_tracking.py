@@ -151,8 +151,8 @@ def test_the_frame_rate_does_not_matter(fps: float) -> None:
 
 
 def test_things_that_sway_across_each_other_for_a_minute() -> None:
-    """Hard on purpose: ten things, each crossing the others many times. With this seed there is no switch; with
-    one in five detections missed instead of one in twenty there are up to six in a minute."""
+    """Hard on purpose: ten things, each crossing the others many times. With this seed there is no switch;
+    with one in five detections missed instead of one in twenty there are up to six in a minute."""
     things = [Thing(sway(0.5, 0.2 + 0.05 * i, 0.35, 7.0 + 1.3 * i), (0.06, 0.14)) for i in range(10)]
     report = follow(ByteTracker(), film(things, at(30, 60), miss=0.05))
 
