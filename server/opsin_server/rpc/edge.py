@@ -20,8 +20,9 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from opsin_server.calls import Caller
+from opsin_server.config import LimitSettings
 from opsin_server.errors import Failure, Reason
-from opsin_server.rpc.density import MOST_FIELDS, crowded
+from opsin_server.rpc.density import MOST_FIELDS, crowded, most_fields
 from opsin_server.rpc.errors import REQUEST_ID_TRAILER, as_failure, code_of, message_of, trailers_of
 from opsin_server.telemetry.logs import bind_request
 from opsin_server.telemetry.metrics import MethodMetrics, Metrics
@@ -59,9 +60,15 @@ class CallContext:
 class Edge:
     """Makes gRPC handlers out of behaviours: functions from a parsed request to a message."""
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        limits: LimitSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.metrics = metrics
         self.clock = clock
+        self._limits = limits or LimitSettings()
 
     def unary(
         self,
@@ -71,11 +78,12 @@ class Edge:
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         """A handler for one request and one response."""
         counters = self.metrics.method(method)
+        most = self._most_fields(kind)
 
         async def handle(data: bytes, context: Context) -> bytes:
             call = self._open(method, context, counters)
             try:
-                reply = await behaviour(parse(kind, data), call)
+                reply = await behaviour(parse(kind, data, most), call)
                 response = reply.SerializeToString()
             except BaseException as error:
                 await self._fail(error, call, context, counters)
@@ -92,6 +100,7 @@ class Edge:
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         """A handler that reads and writes as it likes; sending waits while the client reads no further."""
         counters = self.metrics.method(method)
+        most = self._most_fields(kind)
 
         async def handle(messages: AsyncIterator[bytes], context: Context) -> None:
             call = self._open(method, context, counters)
@@ -100,12 +109,15 @@ class Edge:
                 await context.write(message.SerializeToString())
 
             try:
-                await behaviour(_parsed(kind, messages), send, call)
+                await behaviour(_parsed(kind, messages, most), send, call)
             except BaseException as error:
                 await self._fail(error, call, context, counters, timed=False)
             self._done(call, context, counters, timed=False)
 
         return grpc.stream_stream_rpc_method_handler(handle)
+
+    def _most_fields(self, kind: type[Message]) -> int:
+        return most_fields(kind, self._limits.max_labels, self._limits.max_regions)
 
     def _open(self, method: str, context: Context, counters: MethodMetrics) -> CallContext:
         now = self.clock()
@@ -157,10 +169,13 @@ class Edge:
         raise AssertionError("abort always raises")
 
 
-def parse(kind: type[Request], data: bytes) -> Request:
-    """The message in `data`. Raises `Failure` MALFORMED_REQUEST, without the parser's words."""
-    if crowded(kind, data):
-        raise Failure(Reason.MALFORMED_REQUEST, f"The message has more than {MOST_FIELDS} fields.")
+def parse(kind: type[Request], data: bytes, most: int = MOST_FIELDS) -> Request:
+    """The message in `data`, which may have `most` fields.
+
+    Raises `Failure` MALFORMED_REQUEST, without the parser's words.
+    """
+    if crowded(kind, data, most):
+        raise Failure(Reason.MALFORMED_REQUEST, f"The message has more than {most} fields.")
     try:
         return kind.FromString(data)
     except DecodeError:
@@ -168,9 +183,9 @@ def parse(kind: type[Request], data: bytes) -> Request:
         raise Failure(Reason.MALFORMED_REQUEST, message) from None
 
 
-async def _parsed(kind: type[Request], messages: AsyncIterator[bytes]) -> AsyncIterator[Request]:
+async def _parsed(kind: type[Request], messages: AsyncIterator[bytes], most: int) -> AsyncIterator[Request]:
     async for data in messages:
-        yield parse(kind, data)
+        yield parse(kind, data, most)
 
 
 def _is_gone(error: BaseException) -> bool:

@@ -2,14 +2,16 @@
 
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opsin.v1 import BatchDetectRequest, DetectOptions, DetectRequest, Image
 from opsin.v1.common_pb2 import Box
-from opsin_server.rpc.density import MOST_FIELDS, SMALL, crowded
+from opsin_server.rpc.density import MOST_FIELDS_OF_BATCH, SMALL, crowded, most_fields
 
 PADDING = bytes(SMALL)
+MOST = most_fields(DetectRequest)
 
 
 def request(regions: int, labels: int) -> BatchDetectRequest:
@@ -33,22 +35,44 @@ def test_a_small_message_is_not_looked_at() -> None:
     assert not crowded(BatchDetectRequest, b"\x0a\x00" * 100, 1)
 
 
-def test_the_largest_batch_of_full_allow_lists_is_taken() -> None:
-    options = DetectOptions(labels=["label"] * 1000)
-    item = DetectRequest(model="m", image=Image(encoded=b"x"), options=options)
-    assert not crowded(BatchDetectRequest, BatchDetectRequest(requests=[item] * 256).SerializeToString())
-    assert crowded(BatchDetectRequest, b"\x0a\x00" * (MOST_FIELDS + 1))
+def full(labels: int, regions: int) -> DetectRequest:
+    box = Box(x_min=0.1, y_min=0.1, x_max=0.9, y_max=0.9)
+    lists = {"labels": ["label"] * labels, "candidate_labels": ["label"] * labels}
+    options = DetectOptions(regions=[box] * regions, **lists)
+    return DetectRequest(model="m", image=Image(encoded=PADDING), options=options)
+
+
+@pytest.mark.parametrize(("labels", "regions"), [(1000, 64), (50_000, 2000)])
+def test_a_request_with_lists_as_long_as_they_may_be_is_taken(labels: int, regions: int) -> None:
+    one = full(labels, regions)
+    assert not crowded(DetectRequest, one.SerializeToString(), most_fields(DetectRequest, labels, regions))
+    batch = BatchDetectRequest(requests=[one]).SerializeToString()
+    assert not crowded(BatchDetectRequest, batch, most_fields(BatchDetectRequest, labels, regions))
+
+
+def test_a_batch_may_have_more_fields_than_a_request_but_not_any_number() -> None:
+    most = most_fields(BatchDetectRequest)
+    full_batch = BatchDetectRequest(requests=[request(0, 80).requests[0]] * 256).SerializeToString()
+    assert not crowded(BatchDetectRequest, full_batch, most)
+    assert crowded(BatchDetectRequest, b"\x0a\x00" * (MOST_FIELDS_OF_BATCH + 1), most)
+
+
+def test_a_request_of_nothing_but_labels_is_refused_without_counting_them_all() -> None:
+    data = DetectRequest(options=DetectOptions(labels=["x"] * 260_000)).SerializeToString()
+    begun = time.process_time()
+    assert crowded(DetectRequest, data, most_fields(DetectRequest))
+    assert time.process_time() - begun < 0.05  # counting all of them takes 0.13 at least, the limit 0.003
 
 
 def test_large_pictures_cost_nothing() -> None:
     data = DetectRequest(model="m", image=Image(encoded=bytes(30 << 20))).SerializeToString()
     begun = time.perf_counter()
-    assert not crowded(DetectRequest, data)
+    assert not crowded(DetectRequest, data, most_fields(DetectRequest))
     assert time.perf_counter() - begun < 0.005
 
 
 @given(st.binary(max_size=200))
 def test_broken_bytes_are_left_to_the_parser(noise: bytes) -> None:
-    crowded(DetectRequest, noise + bytes(SMALL) + noise)
-    crowded(DetectRequest, b"\x22\xff\xff\xff\x7f" + noise + PADDING)
-    crowded(DetectRequest, PADDING + b"\xff")
+    crowded(DetectRequest, noise + bytes(SMALL) + noise, MOST)
+    crowded(DetectRequest, b"\x22\xff\xff\xff\x7f" + noise + PADDING, MOST)
+    crowded(DetectRequest, PADDING + b"\xff", MOST)
