@@ -14,7 +14,7 @@ from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from opsin_detectors._manifest import Found
+from opsin_detectors._manifest import MANIFEST, Found
 from opsin_detectors.api import Detector, LoadContext, LoadError
 
 __all__ = ["load", "private_package"]
@@ -62,9 +62,16 @@ def _target(found: Found) -> Callable[[LoadContext], Detector]:
         why = f"{type(error).__name__}: {error}"
         raise LoadError(f"detector “{found.name}” ({found.place}) cannot be imported: {why}") from error
     if not hasattr(module, attribute):
-        raise LoadError(f"detector “{found.name}” ({found.place}): {module_name} has no “{attribute}”")
+        file = getattr(module, "__file__", None) or module_name
+        raise LoadError(
+            f"detector “{found.name}”: {file} has no “{attribute}”, which {_said_by(found)} names"
+        )
     make: Callable[[LoadContext], Detector] = getattr(module, attribute)
     return make
+
+
+def _said_by(found: Found) -> str:
+    return str(found.code / MANIFEST) if found.code is not None else found.place
 
 
 def _ensure_package(name: str, folder: Path) -> None:

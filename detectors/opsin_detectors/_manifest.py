@@ -55,7 +55,7 @@ def valid_name(name: str) -> bool:
 
 def nearest(name: str, names: Iterable[str], most: int = 3) -> tuple[str, ...]:
     """The names that look most like `name`, best first, at most `most`; empty when none does."""
-    return tuple(get_close_matches(name.lower(), list(names), n=most, cutoff=0.5))
+    return tuple(get_close_matches(name.lower(), list(names), n=most, cutoff=0.6))
 
 
 def pick(name: str, found: Mapping[str, Found]) -> Found:

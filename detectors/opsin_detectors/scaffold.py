@@ -39,7 +39,11 @@ def write(name: str, into: Path) -> Path:
 
 
 def _check(name: str) -> None:
-    if not _NAME.fullmatch(name) or len(name) > 64 or keyword.iskeyword(name):
+    if keyword.iskeyword(name):
+        raise ScaffoldError(
+            f"“{name}” is a word of Python's own, so no module can be called that; take another name"
+        )
+    if not _NAME.fullmatch(name) or len(name) > 64:
         raise ScaffoldError(
             f"“{name}” cannot be a detector's name: words of lower-case letters and digits, joined by “-” "
             "or “_”, beginning with a letter, 64 characters at most"

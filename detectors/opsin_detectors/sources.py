@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from opsin_detectors._manifest import quoted
 from opsin_detectors.api import LoadError
 from opsin_detectors.finder import Found, nearest, pick, valid_name
 
@@ -94,7 +95,9 @@ def _guess(source: str, found: Mapping[str, Found], *, named: bool) -> tuple[Fou
         raise LoadError(f"there is no folder {path}")
     if _HUB_ID.fullmatch(source):
         return pick(HUGGING_FACE, found), source
-    raise LoadError(f"{_unknown_name(source, found)}; nor is it a folder or a hub id (org/name)")
+    raise LoadError(
+        f"“{source}” is neither a folder, nor a hub id (org/name); {_unknown_name(source, found)}"
+    )
 
 
 def _checked_folder(path: Path) -> str:
@@ -114,5 +117,5 @@ def _absolute(source: str) -> str:
 
 def _unknown_name(name: str, found: Mapping[str, Found]) -> str:
     near = nearest(name, found)
-    offered = ", ".join(f"“{one}”" for one in near or found)
-    return f"there is no detector “{name}”; {'did you mean' if near else 'there are'} {offered}"
+    hint = f"did you mean {quoted(near)}?" if near else f"there are {quoted(found)}"
+    return f"there is no detector “{name}”; {hint}"

@@ -176,7 +176,7 @@ def test_a_missing_dependency_is_one_sentence_with_the_pip_command(
     ("target", "code", "said"),
     [
         ("nothere:Thing", WORKING, "has no module “nothere”"),
-        ("thing:Nothing", WORKING, "has no “Nothing”"),
+        ("thing:Nothing", WORKING, "thing.py has no “Nothing”"),
         ("thing:Thing", "def broken(:", "cannot be imported: SyntaxError"),
         ("thing:Thing", "1 / 0", "cannot be imported: ZeroDivisionError"),
         ("thing:Thing", "from .names import NOTHING", "cannot be imported: cannot import name 'NOTHING'"),

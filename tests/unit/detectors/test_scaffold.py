@@ -58,12 +58,16 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert not list((tmp_path / "mine").iterdir())
 
 
-@pytest.mark.parametrize(
-    "name", ["", "Big", "1st", "a.b", "../up", "a b", "a--b", "-a", "a_", "class", "a" * 65, "ä"]
-)
+@pytest.mark.parametrize("name", ["", "Big", "1st", "a.b", "../up", "a b", "a--b", "-a", "a_", "a" * 65, "ä"])
 def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(scaffold.ScaffoldError, match="cannot be a detector's name"):
         scaffold.write(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_keyword_of_python_is_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(scaffold.ScaffoldError, match="“class” is a word of Python's own"):
+        scaffold.write("class", tmp_path)
     assert not list(tmp_path.iterdir())
 
 

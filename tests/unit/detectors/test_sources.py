@@ -95,11 +95,12 @@ def test_an_explicit_detector_without_source_keeps_its_packaged_weights() -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nanodett", "did you mean “nanodet”"),
-        ("m=nanodett", "did you mean “nanodet”; nor is it a folder or a hub id"),
+        ("nanodett", "there is no detector “nanodett”; did you mean “nanodet”?"),
+        ("nope", "there is no detector “nope”; there are “echo”, “nanodet”, “nsfw”"),
+        ("m=nanodett", "“nanodett” is neither a folder, nor a hub id (org/name); there is no detector"),
         ("m=./nowhere", "there is no folder nowhere"),
         ("m=/nowhere/at/all", "there is no folder /nowhere/at/all"),
-        ("m=a/b/c", "nor is it a folder or a hub id"),
+        ("m=a/b/c", "nor a hub id (org/name); there is no detector “a/b/c”; there are"),
         ("m=x,detector=ecko", "did you mean “echo”"),
     ],
 )
