@@ -194,17 +194,17 @@ def stream_video(client: opsin.Client, out: Path, person: opsin.Box) -> Streamed
 
 def show(photo: opsin.DetectResult, video: Streamed, out: Path) -> None:
     """The table of what was found."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("in", "found", "took"):
-        table.add_column(title)
+        table.add_column(title, no_wrap=True)
     times, stats = photo.timings, video.stats
     for found in photo.detections:
         corners = found.pixels
         where = f"({corners.x_min}, {corners.y_min}) - ({corners.x_max}, {corners.y_max})"
-        took = f"{times.total_ms:.0f} ms: decode {times.decode_ms:.1f}, infer {times.infer_ms:.1f}"
+        took = f"{times.total_ms:.0f} ms, {times.infer_ms:.0f} in the model"
         table.add_row("photo", f"{found.label} {found.score:.2f} at {where}", took)
     frames = f"person in {video.people} of {stats.answered} frames, overlap {video.fit:.2f}"
-    table.add_row("video", frames, f"{stats.seconds:.1f} s: {stats.fps:.1f} frames a second")
+    table.add_row("video", frames, f"{stats.seconds:.1f} s, {stats.fps:.1f} a second")
     console.print(table)
     console.print(
         f"by {photo.model}; look at {out / 'astronaut.jpg'} and {out / 'annotated.mp4'}", soft_wrap=True

@@ -49,68 +49,98 @@ def register(app: typer.Typer) -> None:
 
 def serve(  # noqa: PLR0917  typer reads its parameters by name
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on [127.0.0.1].", rich_help_panel=_SERVING)
+        str | None,
+        typer.Option(help="Address to listen on.", show_default="127.0.0.1", rich_help_panel=_SERVING),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0 takes any [50051].", rich_help_panel=_SERVING)
+        int | None,
+        typer.Option(help="Port to listen on; 0 takes any.", show_default="50051", rich_help_panel=_SERVING),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME[=SOURCE][,KEY=VALUE...]",
-            help="A model to serve, again for each; SOURCE is a detector, a folder or a hub id. "
-            "Without it: the built-in models.",
+            metavar="NAME[=SOURCE]",
+            help="A model to serve, again for each; SOURCE is a detector, a folder or a hub id; settings of "
+            "its own follow as ,KEY=VALUE.",
+            show_default="the built-in models",
             rich_help_panel=_SERVING,
         ),
     ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Settings file [opsin.toml, if there is one].", rich_help_panel=_SERVING
+            metavar="FILE",
+            help="Settings file.",
+            show_default="opsin.toml, if there is one",
+            rich_help_panel=_SERVING,
         ),
     ] = None,
     detectors_dir: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="DIR", help="A folder of your own detectors, again for each.", rich_help_panel=_SERVING
+            metavar="DIR",
+            help="A folder of your own detectors, again for each.",
+            show_default=False,
+            rich_help_panel=_SERVING,
         ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or cuda:1 [auto].", rich_help_panel=_RUNNING)
+        str | None,
+        typer.Option(help="auto, cpu, cuda or cuda:1.", show_default="auto", rich_help_panel=_RUNNING),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="auto, float32, bfloat16 or float16 [auto].", rich_help_panel=_RUNNING)
+        str | None,
+        typer.Option(
+            help="auto, float32, bfloat16 or float16.", show_default="auto", rich_help_panel=_RUNNING
+        ),
     ] = None,
     lanes: Annotated[
         int | None,
-        typer.Option(help="Batches side by side on the device; 0 chooses [0].", rich_help_panel=_RUNNING),
+        typer.Option(
+            help="Batches side by side on the device.", show_default="0: chosen", rich_help_panel=_RUNNING
+        ),
     ] = None,
     lane_threads: Annotated[
-        int | None, typer.Option(help="Torch threads of a lane; 0 chooses [0].", rich_help_panel=_RUNNING)
+        int | None,
+        typer.Option(help="Torch threads of a lane.", show_default="0: chosen", rich_help_panel=_RUNNING),
     ] = None,
     metrics_port: Annotated[
         int | None,
-        typer.Option(help="Port for Prometheus; 0 takes any [none].", rich_help_panel=_LOGGING),
+        typer.Option(help="Port for Prometheus; 0 takes any.", show_default="none", rich_help_panel=_LOGGING),
     ] = None,
     log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warning or error [info].", rich_help_panel=_LOGGING)
+        str | None,
+        typer.Option(help="debug, info, warning or error.", show_default="info", rich_help_panel=_LOGGING),
     ] = None,
     log_format: Annotated[
-        str | None, typer.Option(help="console or json [console].", rich_help_panel=_LOGGING)
+        str | None, typer.Option(help="console or json.", show_default="console", rich_help_panel=_LOGGING)
     ] = None,
     drain_delay: Annotated[
         float | None,
-        typer.Option(help="Seconds between NOT_SERVING and refusing calls [5].", rich_help_panel=_LEAVING),
+        typer.Option(
+            help="Seconds between NOT_SERVING and refusing calls, for proxies to notice; none after Ctrl-C.",
+            show_default="5",
+            rich_help_panel=_LEAVING,
+        ),
     ] = None,
     grace: Annotated[
         float | None,
-        typer.Option(help="Seconds that accepted work may then take [20].", rich_help_panel=_LEAVING),
+        typer.Option(
+            "--drain-grace",
+            "--grace",
+            help="Seconds that accepted work may then take.",
+            show_default="20",
+            rich_help_panel=_LEAVING,
+        ),
     ] = None,
 ) -> None:
     """Run the server.
 
-    Every setting can also come from OPSIN_* variables ([dim]OPSIN_SERVER__PORT=0[/dim]) or from a TOML file;
-    flags win over the environment, and that over the file.
+    Settings can also come from OPSIN_* variables or a TOML file; flags win over these.
+
+    There are more settings than flags: see docs/settings.md.
+
+    [dim]OPSIN_SERVER__PORT=0 opsin serve --model nanodet[/dim]
 
     [dim]opsin serve --port 0 --model nanodet --model mine=./checkpoint,dtype=float32[/dim]
     """
@@ -133,7 +163,9 @@ def serve(  # noqa: PLR0917  typer reads its parameters by name
 
 
 def new_detector(
-    name: Annotated[str, typer.Argument(help="Its name: lower-case letters, digits and underscores.")],
+    name: Annotated[
+        str, typer.Argument(help="Its name: words of lower-case letters and digits, joined by “-” or “_”.")
+    ],
     folder: Annotated[Path, typer.Option("--dir", help="Where its folder is made.")] = Path(),
 ) -> None:
     """Write a detector to start from, with a passing test."""

@@ -25,7 +25,7 @@ def demo(out: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
         text=True,
         check=False,
         timeout=110,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "100", **environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "80", **environment},
     )
 
 
@@ -36,6 +36,7 @@ def test_the_demo_finds_the_person_and_writes_both_pictures(tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     assert "person 0.7" in done.stdout
     assert "person in 30 of 30 frames" in done.stdout
+    assert [line for line in done.stdout.splitlines() if "…" in line] == [], "cut at 80 columns"
     with Image.open(tmp_path / "out" / "astronaut.jpg") as photo:
         assert photo.size == (512, 512)
     with av.open(str(tmp_path / "out" / "annotated.mp4")) as film:
