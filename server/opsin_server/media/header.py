@@ -15,14 +15,28 @@ from typing import NoReturn
 from opsin_server.errors import Failure, Reason
 from opsin_server.media.exif import jpeg_orientation
 
-__all__ = ["ENCODED", "MAX_BLOCKS", "Format", "Header", "MediaLimits", "read_header", "refuse", "undecodable"]
+__all__ = [
+    "ENCODED",
+    "MAX_BLOCKS",
+    "MAX_SEGMENTS",
+    "Format",
+    "Header",
+    "MediaLimits",
+    "read_header",
+    "refuse",
+    "undecodable",
+]
 
 ENCODED = "image.encoded"
 """The field that carries a file's bytes, as errors name it."""
 
+MAX_SEGMENTS = 1024
+"""Segments of a JPEG before its pixels, each a step of a Python loop on the event loop, a microsecond. Real
+files have a few dozen, one with a large colour profile and XMP up to some five hundred."""
+
 MAX_BLOCKS = 16_384
-"""Blocks (PNG chunks, JPEG segments, GIF sub-blocks) walked before a picture's pixels. Real files have a few
-dozen, a GIF with XMP a thousand; a hostile one has millions, each a step of some Python loop."""
+"""PNG chunks in all, and GIF sub-blocks before the first frame. A GIF with XMP has a thousand, a large PNG in
+small chunks more; a hostile file has millions, each a step of some Python loop."""
 
 
 class Format(StrEnum):
@@ -143,14 +157,14 @@ def _parse(data: bytes, kind: Format) -> Header:
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _NO_LENGTH = frozenset(range(0xD0, 0xD9)) | {0x01}
 _NOT_FILL = re.compile(rb"[^\xff]")
-_MAX_FILL = 4096
+_MAX_FILL = 256
 _SOS, _EOI, _APP1 = 0xDA, 0xD9, 0xE1
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, first byte of the body, end of the body) of each segment before the first scan."""
     at = 2
-    for _ in range(MAX_BLOCKS):
+    for _ in range(MAX_SEGMENTS):
         # Like libjpeg: skip what is not a marker, and the 0xFF bytes that may fill up before one.
         at = data.find(b"\xff", at)
         found = _NOT_FILL.search(data, at, at + _MAX_FILL) if at >= 0 else None
@@ -167,7 +181,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             undecodable(Format.JPEG, "one of its segments has no length")
         yield marker, at + 2, at + length
         at += length
-    undecodable(Format.JPEG, f"it has more than {MAX_BLOCKS} segments before its pixels")
+    undecodable(Format.JPEG, f"it has more than {MAX_SEGMENTS} segments before its pixels")
 
 
 def _jpeg(data: bytes) -> Header:

@@ -12,7 +12,7 @@ from PIL import Image
 from opsin_server.calls import EncodedImage
 from opsin_server.errors import Failure, Reason
 from opsin_server.media.decode import decode, decoded_bytes
-from opsin_server.media.header import MAX_BLOCKS, Format, MediaLimits, read_header
+from opsin_server.media.header import MAX_BLOCKS, MAX_SEGMENTS, Format, MediaLimits, read_header
 from unit.media.pictures import (
     LIMITS,
     PNG_START,
@@ -178,16 +178,26 @@ def test_a_gif_extension_that_decoders_read_differently_is_refused() -> None:
         pytest.param(b"\xff\xd8" + b"\xff\x01" * 8_000_000, id="jpeg markers"),
         pytest.param(b"\xff\xd8" + b"\xff\xe0\x00\x02" * 4_000_000, id="jpeg segments"),
         pytest.param(b"\xff\xd8" + b"\xff" * 32_000_000, id="jpeg fill bytes"),
+        pytest.param(b"\xff\xd8" + (b"\xff" * 255 + b"\xd0") * 120_000, id="jpeg filled markers"),
         pytest.param(b"GIF89a" + bytes(7) + b"\x21\xfe" + b"\x01a" * 8_000_000, id="gif sub-blocks"),
         pytest.param(b"GIF89a" + bytes(7) + b"\x21\xfe\x01a\x00" * 3_000_000, id="gif extensions"),
     ],
 )
 def test_endless_structure_is_given_up_on_soon(data: bytes) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     failure = refusal(data)
     assert failure.reason is Reason.IMAGE_UNDECODABLE
-    assert time.perf_counter() - began < 0.2
-    assert str(MAX_BLOCKS) in failure.message or "ends" in failure.message
+    assert time.process_time() - began < 0.01  # it runs on the event loop; a few milliseconds on a slow core
+    limit = MAX_BLOCKS if data.startswith(b"GIF") else MAX_SEGMENTS
+    assert str(limit) in failure.message or "ends" in failure.message
+
+
+def test_a_jpeg_with_a_large_colour_profile_and_metadata_is_read() -> None:
+    data = encode(photo(), "JPEG")
+    profile = b"\xff\xe2" + struct.pack(">H", 65_535) + b"ICC_PROFILE\0" + bytes(65_521)
+    xmp = b"\xff\xe1" + struct.pack(">H", 65_535) + b"http://ns.adobe.com/xmp/extension/\0" + bytes(65_498)
+    header = read_header(data[:2] + profile * 255 + xmp * 200 + data[2:], LIMITS)
+    assert header.width == 61
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
