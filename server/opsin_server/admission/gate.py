@@ -121,7 +121,7 @@ class Gate:
         part = self.limits.queued // (len(self.held) + (flow not in self.held))
         if mine + items > part:
             raise self._full(
-                f"this caller has {mine} inputs here, nearly all {self.limits.queued} places are taken, and of "
+                f"this caller has {mine} inputs here, most of {self.limits.queued} places are taken, and of "
                 f"{len(self.held)} callers each has a part of {part}",
                 {"limit": str(part), "waiting": str(mine)},
                 self._scheduler.seconds_to_room(model, mine + items - part),

@@ -131,7 +131,8 @@ class Registry:
 
     def route(self, name: str, kind: Kind, routing_key: str = "") -> LoadedModel:
         """The model that answers a call for `name`, `name@3`, `name@label` or "". Raises Failure."""
-        base, at, tag = (name or self.default(kind)).partition("@")
+        base, at, tag = name.partition("@")
+        base = base or self.default(kind)
         versions = self.versions(base)
         version = self._tagged(base, tag, versions) if at else self._weighted(versions, routing_key)
         if version.loaded is None or version.state is not ModelState.SERVING:

@@ -101,7 +101,7 @@ def detect_options(message: DetectOptionsMessage, limits: LimitSettings, path: s
             f"{path}.candidate_labels",
         ),
         embed_detections=message.embed_detections,
-        embed_model=message.embed_model if message.embed_detections else "",
+        embed_model=message.embed_model,
         skip_cache=message.skip_cache,
         truncate_text=message.truncate_text,
     )

@@ -65,9 +65,8 @@ def estimate(
     own = ahead / best_rate(terms, profile)
     wait = 0.0
     if len(queues) or lane.idle < 1:
-        wait = (
-            _until_free(queues, now, profiles, lane)
-            + (own + _others(queues, profiles, model, own)) / max(1, lane.lanes)
+        wait = _until_free(queues, now, profiles, lane) + (own + _others(queues, profiles, model, own)) / max(
+            1, lane.lanes
         )
     size = next((b for b in terms.buckets if b > ahead), terms.buckets[-1])
     run = profile.seconds(size if terms.pads or size <= ahead + 1 else smallest) + terms.after
