@@ -69,6 +69,7 @@ class Failure(Exception):  # noqa: N818  a value too: items of a batch carry it 
     metadata: the variables of the message, for programs.
     retry_after: seconds after which trying again makes sense; None says nothing about it.
     never_retry: trying again cannot help.
+    admitted: the input had come in and work had been done for it, so this is no refusal whatever its reason.
     """
 
     reason: Reason
@@ -77,6 +78,7 @@ class Failure(Exception):  # noqa: N818  a value too: items of a batch carry it 
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
     retry_after: float | None = None
     never_retry: bool = False
+    admitted: bool = False
 
     def __post_init__(self) -> None:
         super().__init__(self.message)

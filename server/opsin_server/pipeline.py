@@ -11,7 +11,8 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from opsin_detectors.api import (
     Box,
@@ -143,7 +144,7 @@ class Pipeline:
         model = self._registry.route(call.model, "detect", call.caller.routing_key)
         task = detect_task(model.name, model.info, call.source)
         options = resolve(call.options, model.info, task)
-        embedder = self._embedder(call.options)
+        embedder = self._embedder(call.options, call.caller.routing_key)
         looks = _Looks(
             model,
             call.source,
@@ -154,13 +155,13 @@ class Pipeline:
             caller=call.caller,
             watcher=watcher,
         )
-        ready, done = await self._look(looks, watch)
-        found, labels = await self._assembled(done, call.options.regions, model, options)
-        vectors: Sequence[Vector | None] = [None] * len(found)
-        if embedder is not None and ready.image is not None and found:
-            vectors = await self._embed_boxes(
-                embedder, ready.image, [d.box for d in found], call.caller, watch
-            )
+        with ExitStack() as held:
+            ready, done = await self._look(looks, watch, held)
+            found, labels = await self._assembled(done, call.options.regions, model, options)
+            vectors: Sequence[Vector | None] = [None] * len(found)
+            if embedder is not None and ready.image is not None and found:
+                boxes = [d.box for d in found]
+                vectors = await self._embed_boxes(embedder, ready.image, boxes, call.caller, watch)
         return DetectAnswer(
             model=_ref(model),
             detections=[EmbeddedDetection(d, v) for d, v in zip(found, vectors, strict=True)],
@@ -179,7 +180,8 @@ class Pipeline:
         _check_dimensions(call.dimensions, model)
         options = Options(truncate_text=call.truncate_text)
         looks = _Looks(model, call.source, task, options, (WHOLE,), keep_image=False, caller=call.caller)
-        _, done = await self._look(looks, watch)
+        with ExitStack() as held:
+            _, done = await self._look(looks, watch, held)
         vector = _vector(done[0], model)
         return EmbedAnswer(
             model=_ref(model),
@@ -195,32 +197,35 @@ class Pipeline:
             return await self._pool.run(_assemble, done, regions, model, options, urgent=True)
         return _assemble(done, regions, model, options)
 
-    def _embedder(self, options: DetectOptions) -> LoadedModel | None:
+    def _embedder(self, options: DetectOptions, routing_key: str) -> LoadedModel | None:
         """The model that gives `embed_detections` its vectors."""
         if not options.embed_detections:
             return None
         try:
-            model = self._registry.route(options.embed_model, "embed", "")
+            model = self._registry.route(options.embed_model, "embed", routing_key)
         except Failure as failure:
             failure.field = "options.embed_model"
             raise
         embed_task(model.name, model.info, _ANY_IMAGE)
         return model
 
-    async def _look(self, looks: _Looks, watch: "Stopwatch") -> tuple[_Ready, list[Done]]:
-        """Admission, decode, prepare, and one ticket per region; the pixels are budgeted until the end."""
+    async def _look(self, looks: _Looks, watch: "Stopwatch", held: ExitStack) -> tuple[_Ready, list[Done]]:
+        """Admission, decode, prepare, and one ticket per region.
+
+        held: gets what is held of the budget of pixels: until the answers all of it, then the kept image.
+        """
         with self._gate.admit(looks.model.key, len(looks.regions), looks.caller) as place:
-            size = self._decoded_bytes(looks)
-            with self._budget.reserve(size) as held:
-                watch.admitted()
-                if looks.instant:
-                    ready = _make_ready(looks, self._limits)
-                else:
-                    ready = await self._pool.run(_make_ready, looks, self._limits)
-                held.shrink(ready.held_bytes)
-                watch.ready(ready.decoded, ready.at)
-                pairs = _pairs(ready.prepared, looks.task, looks.options, (ready.width, ready.height))
-                done = await self._run(looks.model, pairs, looks.caller, place, looks.watcher)
+            budgeted = held.enter_context(self._budget.reserve(self._decoded_bytes(looks)))
+            watch.admitted()
+            if looks.instant:
+                ready = _make_ready(looks, self._limits)
+            else:
+                ready = await self._pool.run(_make_ready, looks, self._limits)
+            budgeted.shrink(ready.held_bytes)
+            watch.ready(ready.decoded, ready.at)
+            pairs = _pairs(ready.prepared, looks.task, looks.options, (ready.width, ready.height))
+            done = await self._run(looks.model, pairs, looks.caller, place, looks.watcher)
+            budgeted.shrink(ready.image.pixels.nbytes if ready.image else 0)
         watch.ran(done)
         return ready, done
 
@@ -264,16 +269,21 @@ class Pipeline:
         """Second stage of a cascade: a vector for each box, in tickets that share batches with everyone."""
         stage = Stopwatch()
         options = Options()
-        with (
-            self._gate.admit(model.key, len(boxes), caller) as place,
-            self._budget.reserve(image.pixels.nbytes + _crop_bytes(model, image, boxes)),
-        ):
-            stage.admitted()
-            prepared = await self._pool.run(_prepare_crops, model, image, boxes, Task.EMBED_IMAGE, options)
-            now = time.monotonic()
-            stage.ready(now, now)
-            pairs = _pairs(prepared, Task.EMBED_IMAGE, options, (image.width, image.height))
-            done = await self._run(model, pairs, caller, place)
+        try:
+            with (
+                self._gate.admit(model.key, len(boxes), caller) as place,
+                self._budget.reserve(_crop_bytes(model, image, boxes)),
+            ):
+                stage.admitted()
+                prepared = await self._pool.run(
+                    _prepare_crops, model, image, boxes, Task.EMBED_IMAGE, options
+                )
+                now = time.monotonic()
+                stage.ready(now, now)
+                pairs = _pairs(prepared, Task.EMBED_IMAGE, options, (image.width, image.height))
+                done = await self._run(model, pairs, caller, place)
+        except Failure as failure:
+            raise replace(failure, admitted=True) from failure  # the first stage has run
         stage.ran(done)
         watch.add(stage.stop())
         return [answers.cut_vector(_vector(d, model), dimensions=0, normalize=True) for d in done]

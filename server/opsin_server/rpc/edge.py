@@ -27,7 +27,7 @@ from opsin_server.rpc.errors import REQUEST_ID_TRAILER, as_failure, code_of, mes
 from opsin_server.telemetry.logs import bind_request
 from opsin_server.telemetry.metrics import MethodMetrics, Metrics
 
-__all__ = ["CallContext", "Edge", "parse"]
+__all__ = ["CallContext", "Edge", "parse", "request_id_of"]
 
 Request = TypeVar("Request", bound=Message)
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -122,7 +122,7 @@ class Edge:
     def _open(self, method: str, context: Context, counters: MethodMetrics) -> CallContext:
         now = self.clock()
         left = context.time_remaining()
-        request_id = _request_id(context)
+        request_id = request_id_of(context)
         counters.started()
         bind_request(request_id)
         deadline = math.inf if left is None else now + left
@@ -200,7 +200,7 @@ def _is_gone(error: BaseException) -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _request_id(context: Context) -> str:
+def request_id_of(context: Context) -> str:
     """The client's own id when it is fit for logs and headers, else a new one."""
     for key, value in context.invocation_metadata() or ():
         if key == _REQUEST_ID_HEADER and isinstance(value, str) and _SANE_ID.fullmatch(value):

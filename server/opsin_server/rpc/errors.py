@@ -25,6 +25,7 @@ __all__ = [
     "as_failure",
     "code_of",
     "message_of",
+    "retry_after",
     "status_of",
     "trailers_of",
 ]
@@ -125,7 +126,7 @@ REFUSALS: frozenset[Reason] = frozenset(
         Reason.SCOPE_MISSING,
     }
 )
-"""Reasons given at the door, before any work was done for the input: it was not admitted."""
+"""Reasons given at the door: unless the failure says otherwise, its input was not admitted."""
 
 _log = structlog.get_logger("opsin.rpc")
 
@@ -181,7 +182,7 @@ def _pushback(failure: Failure) -> str | None:
         return NEVER_RETRY
     if RULES[failure.reason].code is not _CODE.RESOURCE_EXHAUSTED:
         return None
-    wait = _retry_after(failure)
+    wait = retry_after(failure)
     return NEVER_RETRY if wait is None else str(max(1, round(wait * 1000)))
 
 
@@ -192,7 +193,8 @@ def _never_retry(failure: Failure) -> bool:
     return RULES[failure.reason].never_retry and failure.retry_after is None
 
 
-def _retry_after(failure: Failure) -> float | None:
+def retry_after(failure: Failure) -> float | None:
+    """Seconds after which trying again makes sense; None when it does not, or nobody can tell."""
     if _never_retry(failure):
         return None
     return RULES[failure.reason].retry_after if failure.retry_after is None else failure.retry_after
@@ -206,7 +208,7 @@ def _details(failure: Failure, rule: Rule, message: str) -> list[Message]:
     if failure.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=failure.field, description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    wait = _retry_after(failure)
+    wait = retry_after(failure)
     if wait is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMicroseconds(round(wait * 1e6))

@@ -7,16 +7,16 @@ tells it. The board's owner decides what is true; this module knows only how the
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListResponse
 
-from opsin_server.errors import Failure
-from opsin_server.rpc.edge import parse
-from opsin_server.rpc.errors import code_of, trailers_of
+from opsin_server.errors import Failure, Reason
+from opsin_server.rpc.edge import parse, request_id_of
+from opsin_server.rpc.errors import code_of, message_of, trailers_of
 
 __all__ = ["LIVENESS", "SERVICE", "SHARED", "HealthBoard", "HealthServicer"]
 
@@ -164,7 +164,9 @@ class HealthServicer:
         """
         name = await _service(data, context)
         if self._board.watchers >= MAX_WATCHERS:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many watches are open.")
+            limit = {"limit": str(MAX_WATCHERS)}
+            message = f"As many watches are open as there may be: {MAX_WATCHERS}."
+            await _refuse(Failure(Reason.STREAM_LIMIT, message, metadata=limit), context)
         changed = asyncio.Event()
         end = self._board.watch(name, changed.set)
         told: int | None = None
@@ -185,7 +187,11 @@ async def _service(data: bytes, context: Context) -> str:
     try:
         return str(parse(HealthCheckRequest, data).service)
     except Failure as failure:
-        await context.abort(code_of(failure), failure.message, trailers_of(failure, ""))
+        await _refuse(failure, context)
+
+
+async def _refuse(failure: Failure, context: Context) -> NoReturn:
+    await context.abort(code_of(failure), message_of(failure), trailers_of(failure, request_id_of(context)))
     raise AssertionError("abort always raises")
 
 

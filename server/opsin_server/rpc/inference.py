@@ -16,7 +16,7 @@ from opsin_server.errors import Failure, Reason
 from opsin_server.rpc import validate
 from opsin_server.rpc.convert import detect_call, embed_call, packed_wanted
 from opsin_server.rpc.edge import CallContext
-from opsin_server.rpc.errors import REFUSALS, RULES, as_failure, status_of
+from opsin_server.rpc.errors import REFUSALS, as_failure, retry_after, status_of
 from opsin_server.rpc.replies import detect_response, embed_response, fill_detect
 from opsin_server.rpc.seam import Pipeline
 from opsin_server.telemetry.metrics import Metrics
@@ -122,9 +122,9 @@ async def _outcome(answer: Awaitable[Answer]) -> Answer | Failure:
 
 
 def _refuse_if_none_admitted(outcomes: Sequence[object]) -> None:
-    """Of several reasons the one that waiting helps against: trying again may then admit something."""
-    refusals = [o for o in outcomes if isinstance(o, Failure) and o.reason in REFUSALS]
+    """Of several reasons the one that a wait helps against soonest: trying again may then admit something."""
+    refusals = [o for o in outcomes if isinstance(o, Failure) and o.reason in REFUSALS and not o.admitted]
     if len(refusals) < len(outcomes):
         return
-    passing = (f for f in refusals if RULES[f.reason].retry_after is not None and not f.never_retry)
-    raise next(passing, refusals[0])
+    waits = {failure: wait for failure in refusals if (wait := retry_after(failure)) is not None}
+    raise min(waits, key=waits.__getitem__, default=refusals[0])

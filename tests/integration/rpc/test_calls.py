@@ -334,6 +334,25 @@ async def test_a_batch_is_refused_as_a_whole_only_when_nothing_was_admitted(serv
     assert [outcome.WhichOneof("outcome") for outcome in reply.outcomes] == ["error", "response"]
 
 
+async def test_a_refused_batch_tells_the_soonest_time_at_which_trying_again_makes_sense(server) -> None:
+    waits = {b"a": None, b"b": 0.75, b"c": 0.5}  # DEADLINE_UNMEETABLE has no time but the failure's own
+
+    async def unmeetable(call: DetectCall) -> DetectAnswer:
+        wait = waits[call.source.data]
+        raise Failure(Reason.DEADLINE_UNMEETABLE, "Too late.", retry_after=wait, never_retry=wait is None)
+
+    server.pipeline.on_detect = unmeetable
+    items = [DetectRequest(image=Image(encoded=data)) for data in waits]
+    error = await refused(server.inference.BatchDetect(BatchDetectRequest(requests=items)))
+    assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "500"
+
+
+async def test_items_that_were_refused_half_way_are_outcomes_not_refusals(server) -> None:
+    server.pipeline.fail_with(Failure(Reason.QUEUE_FULL, "Full.", admitted=True))
+    reply = await server.inference.BatchDetect(BatchDetectRequest(requests=[DetectRequest(image=PICTURE)]))
+    assert unpacked(reply.outcomes[0].error)[error_details_pb2.ErrorInfo].reason == "QUEUE_FULL"
+
+
 async def test_items_that_failed_after_admission_are_outcomes_even_when_all_failed(server) -> None:
     server.pipeline.fail_with(Failure(Reason.IMAGE_UNDECODABLE, "No picture.", "image.encoded"))
     request = BatchDetectRequest(requests=[DetectRequest(image=PICTURE)])

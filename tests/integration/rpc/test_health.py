@@ -80,6 +80,20 @@ async def test_a_watch_that_ends_is_forgotten(server, health) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_one_watch_too_many_is_told_when_to_come_back(
+    server, health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opsin_server.rpc.health.MAX_WATCHERS", 1)
+    watch = health.Watch(HealthCheckRequest(service=""))
+    await watch.read()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await health.Watch(HealthCheckRequest(service=""), metadata=(("x-request-id", "w-2"),)).read()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailers = dict(caught.value.trailing_metadata())
+    assert (trailers["grpc-retry-pushback-ms"], trailers["opsin-request-id"]) == ("1000", "w-2")
+    watch.cancel()
+
+
 async def test_stopping_ends_watches_with_ok_and_does_not_wait_for_them(server, health) -> None:
     server.board.expect(["a"])
     server.board.set_model("a", True)
