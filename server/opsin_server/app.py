@@ -34,6 +34,7 @@ from opsin_server.models.registry import Registry, Version
 from opsin_server.models.status import ModelState
 from opsin_server.models.view import Catalog
 from opsin_server.pipeline import Pipeline
+from opsin_server.process import start_tuned
 from opsin_server.rpc.health import HealthBoard
 from opsin_server.rpc.server import RpcServer
 from opsin_server.scheduling.scheduler import Scheduler, SchedulerOptions
@@ -172,7 +173,7 @@ class App:
 
 def run(settings: Settings) -> int:
     """Serve until a signal says stop; returns the exit code. Raises ConfigError before anything is bound."""
-    tune_process(os.environ)
+    start_tuned()
     configure_logs(settings.log)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(settings))
@@ -223,16 +224,6 @@ def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> _Stop:
         with contextlib.suppress(NotImplementedError):  # no signals on this platform's loop
             loop.add_signal_handler(number, on_signal, number)
     return stop
-
-
-def tune_process(environ: Mapping[str, str] | os._Environ[str]) -> None:
-    """Settings that libraries read when they are first imported.
-
-    Each worker thread runs its own small piece of torch; without this, every one of them would start a team
-    of OpenMP threads as large as the machine. A lane sets its own width.
-    """
-    if isinstance(environ, os._Environ):
-        environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
