@@ -3,7 +3,7 @@
 glibc returns freed blocks above a threshold to the kernel, so a network whose layers allocate megabytes pays
 for page faults at every layer; and it gives each thread an arena of its own, in which raising the threshold
 does nothing. Measured with nanodet at 32 callers, two lanes on two cores: 22.8 images a second without these
-settings, 33.9 with them. OpenMP's idle workers spin by default, which costs a busy machine more than it gains.
+settings, 33.9 with them. OpenMP's idle workers spin by default, which costs a busy machine dearly.
 
 glibc and OpenMP read these once, when the process begins; hence the `execve`, which keeps the process id.
 What the user has set stays as it is. This module and `config.py` are the only ones that read the environment.
