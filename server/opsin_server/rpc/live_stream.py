@@ -69,6 +69,7 @@ class LiveStream:
         self._session = StreamSession(SessionLimits(window))
         self._similar = SimilarFrames(agreed.reuse) if agreed.reuse else None
         self._tracker = _tracker(agreed)
+        self._highest = 0  # track number that was given
         limits = MediaLimits(rooms.limits.max_pixels, rooms.limits.max_side)
         self._decoder = open_decoder(agreed.codec, limits) if agreed.codec else None
         self._work: dict[int, Work] = {}  # frames whose outcome is open
@@ -301,10 +302,13 @@ class LiveStream:
         raise AssertionError(action)
 
     async def _reply(self, send: ev.Send) -> StreamDetectResponse:
+        highest = self._highest
         if self._tracker is not None and isinstance(send.outcome, ev.Result):
             send = replace(send, outcome=await self._tracked(self._tracker, send, send.outcome))
         message = messages.reply(send)
-        if send.refresh:
+        # A client that has seen a number must be able to carry it on: an older token would give it again, to
+        # something else.
+        if send.refresh or self._highest > highest:
             message.resume_token = self._token(send.sequence + 1)
         self._count(send.outcome)
         return message
@@ -318,6 +322,7 @@ class LiveStream:
             numbers = tracker.update(seen, when)
         else:
             numbers = await self._rooms.pool.run(tracker.update, seen, when, urgent=True)
+        self._highest = max((self._highest, *numbers))
         numbered = [replace(f, track_id=number) for f, number in zip(found, numbers, strict=True)]
         return replace(result, answer=replace(result.answer, detections=numbered))
 
