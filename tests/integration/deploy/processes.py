@@ -99,7 +99,9 @@ class Envoy:
         return int(text.rpartition(":")[2]) if text else 0
 
     def hosts(self) -> Mapping[int, Mapping[str, Any]]:
-        """What Envoy knows of each server, by its port: `healthy`, `calls` so far, open `connections`."""
+        """What Envoy knows of each server, by its port: `healthy`, `calls` so far, `active` ones, open
+        `connections`.
+        """
         clusters = json.loads(self._page("/clusters?format=json"))["cluster_statuses"]
         (cluster,) = (cluster for cluster in clusters if cluster["name"] == "opsin")
         return {
@@ -122,6 +124,7 @@ def _host(status: Mapping[str, Any]) -> Mapping[str, Any]:
         "healthy": status["health_status"] == {"eds_health_status": "HEALTHY"},
         "calls": stats["rq_total"],
         "connections": stats["cx_active"],
+        "active": stats["rq_active"],
     }
 
 

@@ -100,6 +100,7 @@ def test_a_stream_leaves_a_draining_server_and_goes_on_at_another(
     assert (session.stats.reconnects, session.stats.sent) == (1, FRAMES)
 
 
+@pytest.mark.slow
 def test_a_stream_waits_for_a_proxy_that_still_sends_it_to_the_server_that_left(
     two: tuple[Server, Server, Switch], connect: Connect
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_stream_survives_the_death_of_its_server(
     assert (session.stats.reconnects, session.stats.sent) == (1, FRAMES)
 
 
+@pytest.mark.slow
 def test_live_video_survives_the_death_of_its_server(
     two: tuple[Server, Server, Switch], connect: Connect
 ) -> None:
@@ -163,6 +165,7 @@ def test_a_stream_takes_itself_over_when_only_its_connection_broke(start: Start,
     assert server.process.poll() is None
 
 
+@pytest.mark.slow
 def test_a_frozen_server_s_frames_are_answered_by_the_other_when_the_proxy_cuts(
     two: tuple[Server, Server, Switch], connect: Connect
 ) -> None:
