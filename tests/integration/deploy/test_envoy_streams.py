@@ -74,4 +74,4 @@ async def test_a_client_that_ignores_the_window_of_a_stalled_stream_is_held_back
                     break
                 sent += len(frame)
             stream.cancel()
-    assert sent <= 8 * len(PIXELS) + 1_000_000, "its window of 8, and the 0.65 MB that lie in buffers on the way"
+    assert sent <= 8 * len(PIXELS) + 1_000_000, "its window of 8 frames, and the buffers on the way"
