@@ -6,10 +6,8 @@ Loading runs on a thread of its own, warming on a lane; the event loop never wai
 happens on the event loop's thread.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,9 +21,11 @@ from opsin_detectors.sources import resolve
 from opsin_server.admission.options import nearest
 from opsin_server.config import ModelSettings
 from opsin_server.errors import Failure, Reason, quote
+from opsin_server.models.background import in_background
 from opsin_server.models.loaded import LoadedModel
 from opsin_server.models.status import ModelState
 from opsin_server.models.warmup import example, warm_up
+from opsin_server.scheduling.batch import out_of_memory
 from opsin_server.scheduling.queues import ModelTerms
 from opsin_server.scheduling.scheduler import Scheduler
 
@@ -89,7 +89,6 @@ class Registry:
         self._dtype = dtype
         self._on_state = on_state
         self._names: dict[str, dict[int, Version]] = {}
-        self._loader = ThreadPoolExecutor(2, thread_name_prefix="load")
 
     # -- finding -----------------------------------------------------------------------------------------
 
@@ -118,8 +117,8 @@ class Registry:
             if version.loaded is not None and version.loaded.info.tasks & tasks:
                 return version.name
         for version in self:
-            if version.loaded is None:
-                return version.name  # still loading: MODEL_NOT_READY is the truth, not NOT_FOUND
+            if version.state is ModelState.LOADING:
+                return version.name  # it may turn out to do it: MODEL_NOT_READY is the truth, not NOT_FOUND
         if kind == "detect" and self._names:
             return next(iter(self._names))
         raise Failure(
@@ -183,21 +182,28 @@ class Registry:
         """Bring a declared version to SERVING, or to FAILED with the reason; never raises for a bad model."""
         begun = time.monotonic()
         self._enter(version, ModelState.LOADING)
-        loop = asyncio.get_running_loop()
         try:
-            version.loaded = await loop.run_in_executor(self._loader, self._load, version)
+            version.loaded = await in_background(self._load, version)
             self._enter(version, ModelState.WARMING)
             await self._warm(version, version.loaded)
         except Exception as error:
-            message = str(error) if isinstance(error, LoadError) else f"{type(error).__name__}: {error}"
-            if not isinstance(error, LoadError):
-                log.error("model_load_failed", model=version.key, exc_info=error)
-            version.failure = Failure(Reason.MODEL_LOAD_FAILED, message, metadata={"model": version.name})
-            self._enter(version, ModelState.FAILED)
+            self._failed(version, error)
             return
         version.load_seconds = time.monotonic() - begun
         version.serving_since = time.time()
         self._enter(version, ModelState.SERVING)
+
+    def _failed(self, version: Version, error: Exception) -> None:
+        """The version will not serve: say why, and let its weights go."""
+        message = str(error) if isinstance(error, LoadError) else f"{type(error).__name__}: {error}"
+        if not isinstance(error, LoadError):
+            log.error("model_load_failed", model=version.key, exc_info=error)
+        reason = Reason.DEVICE_MEMORY if _for_want_of_memory(error) else Reason.MODEL_LOAD_FAILED
+        version.failure = Failure(reason, message, metadata={"model": version.name})
+        loaded, version.loaded = version.loaded, None
+        if loaded is not None:
+            loaded.close()
+        self._enter(version, ModelState.FAILED)
 
     def _load(self, version: Version) -> LoadedModel:
         """On the loader's thread."""
@@ -217,16 +223,17 @@ class Registry:
         return LoadedModel(settings.name, settings.version, load_detector(resolved.found, context))
 
     async def _warm(self, version: Version, model: LoadedModel) -> None:
-        loop = asyncio.get_running_loop()
         largest = min(version.settings.max_batch or model.info.max_batch, model.info.max_batch)
         measured: dict[int, list[float]] = {}
         pair = None
         for task in sorted(model.info.tasks):
-            pair = await loop.run_in_executor(self._loader, example, model, task)
-            times = await warm_up(
+            pair = await in_background(example, model, task)
+            warmth = await warm_up(
                 model, pair, lambda pairs: self._scheduler.run_alone(model.key, model, pairs), largest=largest
             )
-            measured = measured or times
+            largest = warmth.fits
+            measured = measured or warmth.seconds
+        measured = {size: runs for size, runs in measured.items() if size <= largest}
         self._scheduler.add_model(
             model.key, model, ModelTerms(tuple(measured), version.settings.share), probe=pair
         )
@@ -241,7 +248,14 @@ class Registry:
 
     async def close(self) -> None:
         """Let every detector go."""
-        self._loader.shutdown(wait=False, cancel_futures=True)
         for version in self:
             if version.loaded is not None:
                 version.loaded.close()
+
+
+def _for_want_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or one that led to it, is about memory."""
+    seen: BaseException | None = error
+    while seen is not None and not out_of_memory(seen):
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None

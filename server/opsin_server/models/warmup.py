@@ -2,16 +2,23 @@
 
 A model serves only at sizes it has run before (its *buckets*): the first batch of a new size can cost
 seconds of allocation and kernel choice. Sizes double until the detector's largest; on a CPU they end where
-batching stops paying, because a larger batch at the same time per item only makes answers later.
+batching stops paying, because a larger batch at the same time per item only makes answers later. Where the
+device has no memory for a size they end before it.
 """
 
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
 
 from opsin_detectors.api import Item, Options, Prepared, Task, TextInput
 from opsin_server.models.loaded import LoadedModel
+from opsin_server.scheduling.batch import out_of_memory
 
-__all__ = ["RUNS", "between", "candidate_sizes", "example", "warm_up", "worth_it"]
+__all__ = ["RUNS", "Warmth", "between", "candidate_sizes", "example", "warm_up", "worth_it"]
+
+log = structlog.get_logger(__name__)
 
 RUNS = 3
 """Runs of each size; the first pays for allocation, the others are the measurement."""
@@ -20,6 +27,18 @@ GAIN = 0.97
 between two quiet runs is 2-3 %."""
 TRIVIAL_SECONDS = 0.001
 """Batches quicker than this are dominated by what surrounds them; there a bigger batch always pays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warmth:
+    """What warming up found.
+
+    seconds: of the runs of each batch size, sizes ascending. fits: no larger size may be run.
+    """
+
+    seconds: dict[int, list[float]]
+    fits: int
+
 
 RunAlone = Callable[[Sequence[tuple[Prepared, Item]]], Awaitable[float]]
 """Runs one batch on a lane and gives its seconds."""
@@ -54,25 +73,35 @@ def example(model: LoadedModel, task: Task) -> tuple[Prepared, Item]:
     return prepared, Item(task, options, prepared.state, width, height)
 
 
-async def warm_up(
-    model: LoadedModel, pair: tuple[Prepared, Item], run: RunAlone, *, largest: int
-) -> dict[int, list[float]]:
-    """Run every bucket; returns the seconds of its runs by batch size, ascending. Raises what it raises."""
+async def warm_up(model: LoadedModel, pair: tuple[Prepared, Item], run: RunAlone, *, largest: int) -> Warmth:
+    """Run every bucket up to `largest`, or to the last there is memory for.
+
+    Raises what a run raises, want of memory included when there is not enough for a single input.
+    """
     on_cpu = model.info.device == "cpu"
     measured: dict[int, list[float]] = {}
 
-    async def measure(size: int) -> float:
-        runs = [await run([pair] * size) for _ in range(RUNS)]
+    async def measure(size: int) -> float | None:
+        try:
+            runs = [await run([pair] * size) for _ in range(RUNS)]
+        except Exception as error:
+            if not measured or not out_of_memory(error):
+                raise
+            log.warning("batch_size_does_not_fit", model=model.key, size=size, fits=max(measured))
+            return None
         measured[size] = runs[1:]
         return min(runs[1:])
 
     last: tuple[int, float] | None = None
     for size in candidate_sizes(largest):
         seconds = await measure(size)
+        if seconds is None:
+            largest = max(measured)
+            break
         if on_cpu and last is not None and not worth_it(size, seconds, *last):
             del measured[size]
             break
         last = (size, seconds)
     for size in between(list(measured)):
         await measure(size)
-    return dict(sorted(measured.items()))
+    return Warmth(dict(sorted(measured.items())), largest)

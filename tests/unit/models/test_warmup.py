@@ -10,27 +10,33 @@ from opsin_server.models.warmup import RUNS, between, candidate_sizes, warm_up
 
 
 class Device:
-    """Runs batches in no time, and says what they would have taken."""
+    """Runs batches in no time, and says what they would have taken. It has memory for batches of `room`."""
 
-    def __init__(self, fixed: float, each: float) -> None:
-        self.fixed, self.each = fixed, each
+    def __init__(self, fixed: float, each: float, room: int = 1000) -> None:
+        self.fixed, self.each, self.room = fixed, each, room
         self.ran: list[int] = []
 
     async def run(self, pairs: Sequence[Any]) -> float:
+        if len(pairs) > self.room:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         self.ran.append(len(pairs))
         return self.fixed + self.each * len(pairs)
 
 
 def model(device: str) -> Any:
-    return SimpleNamespace(info=SimpleNamespace(device=device))
+    return SimpleNamespace(key="m@1", info=SimpleNamespace(device=device))
 
 
 PAIR: Any = ("prepared", "item")
 
 
-@pytest.mark.parametrize(("largest", "sizes"), [(1, [1]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12])])
-def test_sizes_double_up_to_the_largest(largest: int, sizes: list[int]) -> None:
-    assert candidate_sizes(largest) == sizes
+async def sizes(of: Any, device: Device, largest: int) -> list[int]:
+    return list((await warm_up(of, PAIR, device.run, largest=largest)).seconds)
+
+
+@pytest.mark.parametrize(("largest", "expected"), [(1, [1]), (8, [1, 2, 4, 8]), (12, [1, 2, 4, 8, 12])])
+def test_sizes_double_up_to_the_largest(largest: int, expected: list[int]) -> None:
+    assert candidate_sizes(largest) == expected
 
 
 def test_a_size_lies_in_the_middle_of_each_doubling() -> None:
@@ -39,18 +45,41 @@ def test_a_size_lies_in_the_middle_of_each_doubling() -> None:
 
 async def test_on_a_cpu_sizes_end_where_batching_stops_paying() -> None:
     flat = Device(fixed=0.0, each=0.04)
-    assert list(await warm_up(model("cpu"), PAIR, flat.run, largest=32)) == [1]
+    assert await sizes(model("cpu"), flat, 32) == [1]
     steep = Device(fixed=0.1, each=0.001)
-    assert list(await warm_up(model("cpu"), PAIR, steep.run, largest=8)) == [1, 2, 3, 4, 6, 8]
+    assert await sizes(model("cpu"), steep, 8) == [1, 2, 3, 4, 6, 8]
 
 
 async def test_on_a_gpu_every_size_is_warm() -> None:
     flat = Device(fixed=0.0, each=0.04)
-    assert list(await warm_up(model("cuda"), PAIR, flat.run, largest=4)) == [1, 2, 3, 4]
+    assert await sizes(model("cuda"), flat, 4) == [1, 2, 3, 4]
 
 
 async def test_the_first_run_of_a_size_is_not_its_measurement() -> None:
     device = Device(fixed=0.1, each=0.001)
     measured = await warm_up(model("cpu"), PAIR, device.run, largest=2)
     assert device.ran == [1] * RUNS + [2] * RUNS
-    assert all(len(runs) == RUNS - 1 for runs in measured.values())
+    assert all(len(runs) == RUNS - 1 for runs in measured.seconds.values())
+
+
+async def test_sizes_end_before_the_one_there_is_no_memory_for() -> None:
+    small = Device(fixed=0.1, each=0.001, room=20)
+    warmth = await warm_up(model("cuda"), PAIR, small.run, largest=64)
+    assert list(warmth.seconds) == [1, 2, 3, 4, 6, 8, 12, 16]
+    assert warmth.fits == 16
+
+
+async def test_without_memory_for_a_single_input_warming_up_fails() -> None:
+    full = Device(fixed=0.1, each=0.001, room=0)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        await warm_up(model("cuda"), PAIR, full.run, largest=64)
+
+
+async def test_what_is_not_about_memory_fails_at_any_size() -> None:
+    async def broken(pairs: Sequence[Any]) -> float:
+        if len(pairs) > 2:
+            raise RuntimeError("shapes do not match")
+        return 0.1
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        await warm_up(model("cuda"), PAIR, broken, largest=64)
