@@ -11,6 +11,7 @@ It owns the order of things and no rule of its own.
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 
@@ -30,6 +32,7 @@ from opsin_server.media.budget import PixelBudget
 from opsin_server.media.decode import configure_pillow
 from opsin_server.media.header import MediaLimits
 from opsin_server.media.pool import CpuPool, usable_cores
+from opsin_server.models import background
 from opsin_server.models.registry import Registry, Version
 from opsin_server.models.status import ModelState
 from opsin_server.models.view import Catalog
@@ -39,7 +42,7 @@ from opsin_server.rpc.health import HealthBoard
 from opsin_server.rpc.server import RpcServer
 from opsin_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from opsin_server.scheduling.ticket import Ticket
-from opsin_server.telemetry.exposition import MetricsEndpoint
+from opsin_server.telemetry.exposition import MetricsEndpoint, OnLoop
 from opsin_server.telemetry.logs import configure as configure_logs
 from opsin_server.telemetry.metrics import Metrics, ModelGauges, Snapshot
 from opsin_server.telemetry.share import BusyShare
@@ -89,7 +92,7 @@ class App:
         media = MediaLimits(max_pixels=limits.max_pixels, max_side=limits.max_side)
         configure_pillow(media)
         self.board = HealthBoard()
-        self.metrics = Metrics(self._snapshot)
+        self.metrics = Metrics(OnLoop(self._snapshot, Snapshot()))
         self._shares = BusyShare(options.lanes, time.monotonic())
         self._trace = _trace(settings.scheduler.trace)
         observer = _Observer(self.metrics, self._shares, self._trace)
@@ -118,6 +121,8 @@ class App:
             version=_version(),
         )
         self._endpoint: MetricsEndpoint | None = None
+        self._begun: set[str] = set()
+        """Names that have served with all their versions."""
 
     async def start(self) -> int:
         """Bind and answer health; returns the port. Models are not loaded yet."""
@@ -152,12 +157,18 @@ class App:
         await self.registry.close()
 
     def _model_state(self, version: Version) -> None:
-        self.board.set_model(version.name, version.state is ModelState.SERVING and self.scheduler.healthy)
+        self._tell_health(version.name, self.scheduler.healthy)
 
     def _device_health(self, healthy: bool) -> None:
-        for version in self.registry:
-            if version.state is ModelState.SERVING:
-                self.board.set_model(version.name, healthy)
+        for name in {version.name for version in self.registry}:
+            self._tell_health(name, healthy)
+
+    def _tell_health(self, name: str, device_healthy: bool) -> None:
+        """A name begins to serve once all its versions do; from then on it serves while any of them does."""
+        serving = [v.state is ModelState.SERVING for v in self.registry.versions(name)]
+        if all(serving):
+            self._begun.add(name)
+        self.board.set_model(name, device_healthy and name in self._begun and any(serving))
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(
@@ -176,7 +187,22 @@ def run(settings: Settings) -> int:
     start_tuned()
     configure_logs(settings.log)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(settings))
+        code = runner.run(_serve(settings))
+    if background.busy():
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process although a thread still loads a model.
+
+    A thread that comes back from native code while the interpreter goes down may abort the whole process, and
+    with it the exit code.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 async def _serve(settings: Settings) -> int:
