@@ -7,6 +7,7 @@ retry. Knows nothing of what the calls mean.
 """
 
 import asyncio
+import contextlib
 import math
 import re
 import secrets
@@ -32,6 +33,9 @@ __all__ = ["CallContext", "Edge", "parse", "request_id_of"]
 Request = TypeVar("Request", bound=Message)
 Context = grpc.aio.ServicerContext[Any, Any]
 Send = Callable[[Message], Awaitable[None]]
+
+QUIET = 0.1
+"""Seconds. Whoever got the last answer may send the next call at once; after these nobody is about to."""
 
 _REQUEST_ID_HEADER = "x-request-id"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -69,6 +73,26 @@ class Edge:
         self.metrics = metrics
         self.clock = clock
         self._limits = limits or LimitSettings()
+        self._draining = False
+        self._open_calls = 0
+        self._last_end = -math.inf
+
+    def drain(self) -> None:
+        """Refuse every call that comes from now on with DRAINING; those that came before are not touched."""
+        self._draining = True
+
+    async def wait_quiet(self, within: float) -> None:
+        """Return once no call is open and none has ended for QUIET seconds, or after `within` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while True:
+                    left = self._quiet_in()
+                    if left <= 0:
+                        return
+                    await asyncio.sleep(left)
+
+    def _quiet_in(self) -> float:
+        return QUIET if self._open_calls else self._last_end + QUIET - self.clock()
 
     def unary(
         self,
@@ -83,6 +107,7 @@ class Edge:
         async def handle(data: bytes, context: Context) -> bytes:
             call = self._open(method, context, counters)
             try:
+                self._let_in()
                 reply = await behaviour(parse(kind, data, most), call)
                 response = reply.SerializeToString()
             except BaseException as error:
@@ -109,6 +134,7 @@ class Edge:
                 await context.write(message.SerializeToString())
 
             try:
+                self._let_in()
                 await behaviour(_parsed(kind, messages, most), send, call)
             except BaseException as error:
                 await self._fail(error, call, context, counters, timed=False)
@@ -124,15 +150,25 @@ class Edge:
         left = context.time_remaining()
         request_id = request_id_of(context)
         counters.started()
+        self._open_calls += 1
         bind_request(request_id)
         deadline = math.inf if left is None else now + left
         return CallContext(method, request_id, context.peer(), now, deadline)
+
+    def _let_in(self) -> None:
+        if self._draining:
+            raise Failure(Reason.DRAINING, "This server is shutting down.", retry_after=1.0)
+
+    def _closed(self, counters: MethodMetrics, code: str, reason: str, seconds: float | None) -> None:
+        counters.ended(code, reason, seconds)
+        self._open_calls -= 1
+        self._last_end = self.clock()
 
     def _done(
         self, call: CallContext, context: Context, counters: MethodMetrics, *, timed: bool = True
     ) -> None:
         seconds = self.clock() - call.arrived
-        counters.ended("OK", "", seconds if timed else None)
+        self._closed(counters, "OK", "", seconds if timed else None)
         context.set_trailing_metadata(((REQUEST_ID_TRAILER, call.request_id),))
         _log.debug("call", method=call.method, code="OK", seconds=round(seconds, 6), peer=call.peer)
 
@@ -147,14 +183,14 @@ class Edge:
     ) -> NoReturn:
         seconds = self.clock() - call.arrived
         if not isinstance(error, Exception) and _is_gone(error):
-            counters.ended("CANCELLED", "", seconds if timed else None)
+            self._closed(counters, "CANCELLED", "", seconds if timed else None)
             _log.debug(
                 "call", method=call.method, code="CANCELLED", seconds=round(seconds, 6), peer=call.peer
             )
             raise error
         failure = as_failure(error)
         code = code_of(failure)
-        counters.ended(code.name, failure.reason.value, seconds if timed else None)
+        self._closed(counters, code.name, failure.reason.value, seconds if timed else None)
         self.metrics.failed(failure.reason.value)
         _log.info(
             "call",

@@ -4,6 +4,7 @@ Puts the behaviours of this folder behind a grpc.aio server and nothing else: no
 lifetime. Built inside the event loop that it is to run in.
 """
 
+import asyncio
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -31,6 +32,9 @@ __all__ = ["RpcServer", "options"]
 INFERENCE: str = inference_service_pb2.DESCRIPTOR.services_by_name["InferenceService"].full_name
 MODEL: str = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 
+REFUSING = 1.0
+"""Seconds. The time that a refusal for draining tells its caller to wait."""
+
 Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
 
 
@@ -51,7 +55,7 @@ class RpcServer:
         self._settings = settings
         self._board = board
         self._server = grpc.aio.server(options=options(settings))
-        edge = Edge(metrics, settings.limits)
+        self._edge = edge = Edge(metrics, settings.limits)
         self.streams = StreamService(
             pipeline=pipeline,
             catalog=catalog,
@@ -84,10 +88,19 @@ class RpcServer:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, send streams away, end watches, and give what was accepted `grace` seconds."""
+        """Refuse new calls, send streams away, end watches, and give what was accepted `grace` seconds.
+
+        gRPC turns calls away with no more than a code, and only together with closing the port. So while
+        there are callers, but for a second at most, calls are refused by ourselves, with the time to come
+        back. Whoever comes back then finds the connection closed, and takes another server.
+        """
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + grace
         self._board.close()
+        self._edge.drain()
         self.streams.drain()
-        await self._server.stop(grace)
+        await self._edge.wait_quiet(min(grace, REFUSING))
+        await self._server.stop(max(0.0, ends - loop.time()))
 
     def _add(self, service: str, handlers: Handlers) -> None:
         self._server.add_generic_rpc_handlers(
