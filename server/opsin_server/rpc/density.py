@@ -18,8 +18,9 @@ __all__ = ["MOST_FIELDS", "MOST_FIELDS_OF_BATCH", "SMALL", "crowded", "most_fiel
 MOST_FIELDS = 1 << 12
 """Fields of one request, those inside other messages included: full allow-lists and regions are 2 400."""
 
-MOST_FIELDS_OF_BATCH = 1 << 15
-"""Fields of a batch: 256 items may have 120 each on average, an allow-list of all COCO classes among them."""
+MOST_FIELDS_OF_BATCH = 1 << 18
+"""Fields of a batch: 256 items may have an allow-list of 1 000 classes each, as the limits say. One that
+comes to it by empty fields alone costs 0.15 s to count and 30 MB to parse, once."""
 
 SMALL = 1 << 16
 """Bytes below which a message is not looked at: it cannot grow beyond a few megabytes."""
