@@ -1,0 +1,10 @@
+"""For all tests: signals as a terminal would have them.
+
+A job that a shell starts in the background ignores SIGINT, and so does everything it starts; the tests that
+press Ctrl-C would then wait for ever. A process that handles it hands the default on to its children.
+"""
+
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
