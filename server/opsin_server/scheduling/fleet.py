@@ -46,7 +46,6 @@ class Fleet:
         self._lanes = [self._new() for _ in range(count)]
         self._unproven: set[Lane] = set()
         self._lost = 0
-        self._lost_seconds = 0.0
         self.healthy = True
         """Whether some lane makes progress."""
 
@@ -75,11 +74,6 @@ class Fleet:
         """What was given and not yet reported."""
         return [job for lane in self._lanes for job in lane.jobs]
 
-    def busy_seconds(self, now: float) -> float:
-        """Lane-seconds spent on jobs since the start, those running now included."""
-        running = sum(now - lane.since for lane in self._lanes if lane.jobs)
-        return running + self._lost_seconds + sum(lane.busy_seconds for lane in self._lanes)
-
     def release(self, report: Report) -> bool:
         """A lane has reported: it is idle again. False when it was given up before: its report is void."""
         if report.lane not in self._lanes:
@@ -94,14 +88,13 @@ class Fleet:
         """Lanes whose job has run for longer than `timeout` seconds."""
         return [lane for lane in self._lanes if lane.stalled(now, timeout)]
 
-    def replace(self, lane: Lane, now: float, probe: Job | None = None) -> None:
+    def replace(self, lane: Lane, probe: Job | None = None) -> None:
         """Give a lane up, and put a new one in its place while there are spare ones.
 
         probe: what the new lane has to run before it counts as sound.
         """
         lane.abandon()
         self._lost += 1
-        self._lost_seconds += lane.busy_seconds + (now - lane.since if lane.jobs else 0.0)
         self._unproven.discard(lane)
         place = self._lanes.index(lane)
         if self._lost > self._spare:

@@ -79,7 +79,6 @@ class Lane:
         """What was given and not yet reported, oldest first. Kept by the owner, on the owner's thread."""
         self.since = time.monotonic()
         """When the oldest of them became the oldest."""
-        self.busy_seconds = 0.0
         self.local: dict[str, object] = {}
         """What jobs keep on this lane from one to the next: streams, buffers. For the lane's threads."""
         self._report = report
@@ -117,15 +116,12 @@ class Lane:
 
     def run_here(self, job: Job) -> Report:
         """Run `job` on the calling thread, in this lane's place. The lane must be idle, and stays so."""
-        report = self._collected(self._launched(job))
-        self.busy_seconds += report.ended - report.started
-        return report
+        return self._collected(self._launched(job))
 
     def release(self, report: Report) -> None:
         """Take note, on the owner's thread, that a job was reported."""
         self.jobs.remove(report.job)
         self.since = time.monotonic()
-        self.busy_seconds += report.ended - report.started
 
     def stalled(self, now: float, timeout: float) -> bool:
         """Whether the oldest job has run for longer than `timeout` seconds."""

@@ -313,15 +313,6 @@ class Scheduler:
             deadline=deadline,
         )
 
-    def busy_seconds(self) -> float:
-        """Lane-seconds spent running batches since the start, those running now included."""
-        return self._fleet.busy_seconds(self._clock())
-
-    def running(self, model: str) -> int:
-        """Tickets of a model that are on a lane now."""
-        jobs = self._fleet.jobs
-        return sum(len(job.entries) for job in jobs if isinstance(job, Batch) and job.model == model)
-
     # -- the beat ----------------------------------------------------------------------------------------
 
     def _kick(self) -> None:
@@ -604,7 +595,7 @@ class Scheduler:
                 tickets = tuple(e.ticket for e in batch.entries)
                 self._queues.finished(batch.model, tickets, self._clock(), 0.0)
             self._give_up(batch)
-        self._fleet.replace(lane, self._clock(), self._probe(accounted.model))
+        self._fleet.replace(lane, self._probe(accounted.model))
         if not len(self._fleet):
             self._die(RuntimeError("every lane of the device was lost"))
         self._kick()
