@@ -16,7 +16,7 @@ from opsin_detectors._manifest import quoted
 from opsin_detectors.api import LoadError
 from opsin_detectors.finder import Found, nearest, pick, valid_name
 
-__all__ = ["HUGGING_FACE", "ModelSpec", "Resolved", "parse", "resolve"]
+__all__ = ["HUGGING_FACE", "ModelSpec", "Resolved", "parse", "resolve", "take_apart"]
 
 HUGGING_FACE = "transformers"
 """The detector that reads Hugging Face folders and hub ids."""
@@ -49,13 +49,19 @@ class Resolved:
 
 def parse(text: str) -> ModelSpec:
     """`NAME[=SOURCE][,key=value...]`. Values may hold “=”, not “,”. Raises LoadError for anything else."""
+    spec = take_apart(text)
+    if not valid_name(spec.name):
+        raise LoadError(
+            f"“{spec.name}” cannot be a model's name: lower-case letters, digits, “.”, “_” and “-”, at most "
+            "64, beginning with a letter or a digit"
+        )
+    return spec
+
+
+def take_apart(text: str) -> ModelSpec:
+    """As `parse`, with any name taken. Raises LoadError for a part that is no key=value, or a key twice."""
     head, *pairs = text.split(",")
     name, _, source = (part.strip() for part in head.partition("="))
-    if not valid_name(name):
-        raise LoadError(
-            f"“{name}” cannot be a model's name: lower-case letters, digits, “.”, “_” and “-”, at most 64, "
-            "beginning with a letter or a digit"
-        )
     settings: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))

@@ -125,15 +125,27 @@ class App:
         """Names that have served with all their versions."""
 
     async def start(self) -> int:
-        """Bind and answer health; returns the port. Models are not loaded yet."""
+        """Bind and answer health; returns the port. Models are not loaded yet.
+
+        Raises ConfigError for an address that cannot be had.
+        """
         self.board.expect(model.name for model in self.models)
-        port = self.rpc.bind()
+        try:
+            port = self.rpc.bind()
+            self._endpoint = self._metrics_endpoint()
+        except OSError as error:
+            raise ConfigError([str(error)]) from error
         await self.rpc.start()
-        if self.settings.metrics.port is not None:
-            host = self.settings.metrics.host or self.settings.server.host
-            self._endpoint = MetricsEndpoint(self.metrics.registry, host, self.settings.metrics.port)
-            log.info("metrics_ready", url=f"http://{host}:{self._endpoint.port}/metrics")
         return port
+
+    def _metrics_endpoint(self) -> MetricsEndpoint | None:
+        wanted = self.settings.metrics
+        if wanted.port is None:
+            return None
+        host = wanted.host or self.settings.server.host
+        endpoint = MetricsEndpoint(self.metrics.registry, host, wanted.port)
+        log.info("metrics_ready", url=f"http://{host}:{endpoint.port}/metrics")
+        return endpoint
 
     async def load(self) -> list[Version]:
         """Load and warm every model, one after the other; returns those that failed."""

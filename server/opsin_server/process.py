@@ -6,7 +6,7 @@ does nothing. Measured with nanodet at 32 callers, two lanes on two cores: 22.8 
 settings, 33.9 with them. OpenMP's idle workers spin by default, which costs a busy machine dearly.
 
 glibc and OpenMP read these once, when the process begins; hence the `execve`, which keeps the process id.
-What the user has set stays as it is. This module and `config.py` are the only ones that read the environment.
+What the user has set stays as it is. This module and `config/` are the only ones that read the environment.
 """
 
 import os

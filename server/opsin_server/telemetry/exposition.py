@@ -58,8 +58,12 @@ class MetricsEndpoint:
     """Listens from construction until `close`."""
 
     def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        """port 0 takes any free one. Raises OSError when the address cannot be had."""
-        self._server, self._thread = start_http_server(port, host, registry)
+        """port 0 takes any free one. Raises OSError, in words, when the address cannot be had."""
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            why = error.strerror or error
+            raise OSError(f"metrics.port: cannot listen on {host}:{port}: {why}") from error
         self.port = int(self._server.server_port)
 
     def close(self) -> None:

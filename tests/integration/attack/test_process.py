@@ -83,14 +83,16 @@ def test_a_wrong_settings_file_is_told_in_one_sentence(tmp_path: Path, content: 
     assert done.stderr.count("\n") == 1
 
 
-def test_an_address_in_use_is_an_error_with_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("flag", "setting"), [("--port", ""), ("--metrics-port", "metrics.port: ")])
+def test_an_address_in_use_is_one_sentence_with_its_name(tmp_path: Path, flag: str, setting: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = failed(tmp_path, "--model", "echo", "--port", str(port))
-    assert done.returncode == 1
-    assert f"opsin: cannot listen on 127.0.0.1:{port}: Address already in use\n" in done.stderr
+        done = failed(tmp_path, "--model", "echo", "--port", "0", flag, str(port))
+    assert done.returncode == 2
+    assert f"opsin: {setting}cannot listen on 127.0.0.1:{port}: Address already in use\n" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 async def test_sigterm_under_load_breaks_off_no_call_that_was_accepted(tmp_path: Path) -> None:

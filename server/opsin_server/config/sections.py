@@ -1,0 +1,221 @@
+"""The settings by concern: one frozen model each, with how to choose every option.
+
+Knows nothing of where values come from, and reads nothing.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import NoDecode
+
+__all__ = [
+    "DEVICE_PATTERN",
+    "MODEL_DEVICE_PATTERN",
+    "NAME_PATTERN",
+    "DetectorSettings",
+    "DrainSettings",
+    "LimitSettings",
+    "LogSettings",
+    "MetricsSettings",
+    "ModelSettings",
+    "SchedulerSettings",
+    "Section",
+    "ServerSettings",
+    "StreamSettings",
+]
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+DEVICE_PATTERN = r"^(auto|cpu|cuda(:\d+)?)$"
+MODEL_DEVICE_PATTERN = r"^(|auto|cpu|cuda(:\d+)?)$"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """Python takes `port = true` for 1; a person who writes it means something else."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            msg = f"{str(value).lower()} is not a value for it"
+            raise ValueError(msg)
+        return value
+
+
+class ServerSettings(Section):
+    """Where the server listens, and how its connections behave."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """Address to listen on. Loopback for yourself; 0.0.0.0 or :: in a container, or to serve others."""
+    port: Port = 50051
+    """Port to listen on. 0 takes any free one and prints it, which suits tests."""
+    lookahead_bytes: Annotated[ByteSize, Field(ge=16384, le=64 << 20)] = ByteSize(128 << 10)
+    """How much a client may send ahead of what is read, for each stream. One or two frames of video: less
+    stalls a long line, more lets a stalled server collect stale frames."""
+    max_pending_calls: Count = 10_000
+    """Calls that may wait to be taken up. gRPC cancels calls beyond it without a word to retry by, so leave
+    it far above the callers you expect."""
+
+
+class MetricsSettings(Section):
+    """The Prometheus endpoint."""
+
+    port: Port | None = None
+    """Port of /metrics. Unset, the default: no endpoint. 0 takes any free one."""
+    host: str = ""
+    """Address of /metrics. Empty, the default: the server's own. Choose a private one when the server is
+    public: metrics need no credentials."""
+
+
+class LimitSettings(Section):
+    """How much the server takes; clients see these through GetServerInfo."""
+
+    max_message_bytes: Annotated[ByteSize, Field(ge=4 << 20, le=1 << 30)] = ByteSize(32 << 20)
+    """Largest message, both ways. Above the largest picture or batch you send; clients must match it."""
+    max_pixels: Count = 50_000_000
+    """Most pixels a picture may have. Above your largest camera; each costs three bytes while it waits."""
+    max_side: Annotated[int, Field(ge=1, le=65535)] = 16_384
+    """Longest side of a picture, in pixels."""
+    max_batch_items: Count = 256
+    """Most items in one batch call."""
+    max_streams: Count = 256
+    """Most live streams. What the device keeps fresh: the frames a second it runs, over those of a stream."""
+    max_queued_tickets: Count = 1024
+    """Most inputs that wait for a device. A second or two of work: longer queues only make answers later."""
+    max_decoded_bytes: Annotated[ByteSize, Field(ge=1 << 20)] = ByteSize(1 << 30)
+    """Most decoded pixels held at once, in bytes. A quarter of the memory you give the server is a start."""
+    max_regions: Count = 64
+    """Most regions in one request. Each costs as much as a picture of its own."""
+    max_labels: Count = 1000
+    """Most entries in `labels` and in `candidate_labels`."""
+    max_text_characters: Count = 100_000
+    """Longest text, in characters."""
+
+
+class SchedulerSettings(Section):
+    """How the device is used."""
+
+    lanes: Annotated[int, Field(ge=0, le=256)] = 0
+    """Batches that run side by side on a device. 0, the default: one on a GPU, by the cores on a CPU."""
+    lane_threads: Annotated[int, Field(ge=0, le=256)] = 0
+    """Torch threads of a lane. 0, the default: the cores shared out over the lanes."""
+    cpu_threads: Annotated[int, Field(ge=0, le=256)] = 0
+    """Threads that decode, prepare and finish. 0, the default: one for each core."""
+    trace: Path | None = None
+    """File to record every input's arrival in, for `opsin simulate --trace`. Unset, the default: none. For an
+    hour that shall be looked at, not for ever: it grows by about 100 bytes an input."""
+    max_backlog: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    """Seconds of work that may wait for the device, over all models. Above the longest deadline your callers
+    set: what waits longer than that is answered too late for everyone."""
+    stall_timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    """Seconds without progress after which a lane counts as stalled and health says so. Well above the
+    slowest batch of the slowest model, first runs included."""
+
+
+class StreamSettings(Section):
+    """How video streams are served."""
+
+    max_in_flight: Annotated[int, Field(ge=2, le=1024)] = 8
+    """Frames of one stream that may be unanswered. More fills batches better when there are few streams; each
+    one adds a frame's time to the delay of a client that fills the window."""
+    max_duration: Seconds = 0.0
+    """Seconds after which a stream is sent away to begin again, here or elsewhere, give or take a tenth. 0,
+    the default: never. An hour or less lets load spread to servers that were added."""
+    secret: SecretStr = SecretStr("")
+    """Signs the tokens by which a stream goes on elsewhere. Give all servers behind one address the same, of
+    32 characters or more. Unset, the default: a random one, so that a token is good on this process only."""
+
+
+class DetectorSettings(Section):
+    """Which detectors there are, and what they run on."""
+
+    dirs: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders to look for detectors in, beside the built-in ones. In the environment separated as PATH is."""
+    device: Annotated[str, Field(pattern=DEVICE_PATTERN)] = "auto"
+    """What models run on unless they say otherwise: auto (a GPU when there is one), cpu, cuda, cuda:1."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the weights. auto takes the fastest that keeps the answers; float32 to compare last digits."""
+
+    @field_validator("dirs", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+
+class LogSettings(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """info for starts, stops and failed calls; debug adds a line for each call."""
+    format: Literal["console", "json"] = "console"
+    """console for people, json for a log collector: one object a line."""
+
+
+class DrainSettings(Section):
+    """How the server leaves."""
+
+    delay: Seconds = 5.0
+    """Seconds between NOT_SERVING and refusing new calls. Longer than your proxy takes to notice."""
+    grace: Seconds = 20.0
+    """Seconds that accepted work may then take. Together with the delay below the platform's kill timeout
+    (Kubernetes: terminationGracePeriodSeconds, 30)."""
+
+
+class ModelSettings(Section):
+    """One model to load."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    """What clients call it."""
+    source: str = ""
+    """A detector's name, a folder, a file or a hub id. Empty, the default: the detector of the same name."""
+    version: Annotated[int, Field(ge=1)] = 1
+    """Its version. Give the same name several times to run versions side by side."""
+    detector: str = ""
+    """The detector to run it with. Empty, the default: chosen by the source."""
+    device: Annotated[str, Field(pattern=MODEL_DEVICE_PATTERN)] = ""
+    """What it runs on. Empty, the default: as all models do."""
+    dtype: Literal["", "auto", "float32", "bfloat16", "float16"] = ""
+    """Type of its weights. Empty, the default: as for all models."""
+    max_batch: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Largest batch. 0, the default: what the detector allows. Less when memory is short."""
+    share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Its share of the device when models compete, against the others' shares."""
+    labels: tuple[str, ...] = ()
+    """Labels that lead to this version: `name@canary`."""
+    settings: dict[str, str] = Field(default_factory=dict)
+    """The detector's own settings; `--model` puts every key here that is not one of the above."""
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _as_text(cls, value: object) -> object:
+        """TOML writes numbers and truth values bare; detectors read text."""
+        if not isinstance(value, Mapping):
+            return value
+        return {key: str(v).lower() if isinstance(v, bool) else str(v) for key, v in value.items()}
+
+    @field_validator("labels")
+    @classmethod
+    def _not_digits(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for label in value:
+            if not re.match(NAME_PATTERN, label) or label.isdigit():
+                msg = (
+                    f"a label is lower-case letters, digits, dots and dashes, never all digits; not {label!r}"
+                )
+                raise ValueError(msg)
+        return value
