@@ -57,6 +57,7 @@ __all__ = [
     "Output",
     "Pixels",
     "Prepared",
+    "Stage",
     "Task",
     "TextInput",
     "Vector",
@@ -234,6 +235,29 @@ class FlagRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """A second model that looks at each thing the first one found: a cascade, such as face -> emotion.
+
+    The server crops each box, at the picture's full resolution, and gives the crops to `detector` as it would
+    give it pictures: with `prepare`, batches and `finish` of its own. What that answers is merged into the
+    detection, by its task: labels (CLASSIFY_IMAGE) become an `Attribute` called `name`; what was read
+    (READ_TEXT) becomes `text`; a vector (EMBED_IMAGE) becomes the embedding.
+
+    name: of the stage, `[a-z0-9][a-z0-9._-]*`, its own among the stages of one model.
+    detector: the second model, loaded. The first one loads it and states it; from then on it is the server's
+        to warm up, to run and to close.
+    margin: the crop is the box grown on each side by this share of its width and height.
+    classes: only detections of these are looked at; empty means all.
+    """
+
+    name: str
+    detector: "Detector"
+    task: Task = Task.CLASSIFY_IMAGE
+    margin: float = 0.0
+    classes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a loaded model is and can do; fixed after loading."""
 
@@ -257,7 +281,9 @@ class ModelInfo:
     runtime: str = ""
     """What executes the model: "eager", "onnxruntime", ...; empty when there is no such thing."""
     memory_bytes: int = 0
-    """Weights and buffers held while loaded."""
+    """Weights and buffers held while loaded, those of its stages included."""
+    stages: tuple[Stage, ...] = ()
+    """What looks at the boxes it finds."""
 
 
 @dataclass(frozen=True, slots=True)

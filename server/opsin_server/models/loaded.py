@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from opsin_detectors.api import Detector, Item, Output, Prepared
+from opsin_detectors.api import Detector, Item, Output, Prepared, Stage
 from opsin_server.errors import Failure, Reason
 from opsin_server.models.staging import Launched, Stager, api_for
 from opsin_server.scheduling.batch import WrongLengthError
@@ -30,6 +30,17 @@ class LoadedModel:
         """`name@version`: the name that queues, profiles and metrics know it by."""
         self.light = detector.info.light
         """Whether a batch takes less than the hop to another thread would."""
+        # No model's name holds a “/”, so a stage's key is nobody else's.
+        self.stages: tuple[tuple[Stage, LoadedModel], ...] = tuple(
+            (stage, LoadedModel(f"{name}/{stage.name}", version, stage.detector))
+            for stage in detector.info.stages
+        )
+        """The second stage of a cascade: models of their own, which live and end with this one."""
+
+    @property
+    def whole(self) -> "tuple[LoadedModel, ...]":
+        """This model and those of its second stage."""
+        return (self, *(stage for _, stage in self.stages))
 
     def launch(self, prepared: Sequence[Prepared], local: dict[str, object]) -> Any:
         """Start one batch, on a lane's thread: stack, move, infer."""
@@ -64,8 +75,9 @@ class LoadedModel:
         return [answer if _finite(answer) else self._not_finite() for answer in answers]
 
     def close(self) -> None:
-        """Let the detector go."""
-        self.detector.close()
+        """Let the detector go, and those of its second stage."""
+        for one in self.whole:
+            one.detector.close()
 
     def _not_finite(self) -> Failure:
         return Failure(

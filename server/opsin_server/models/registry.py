@@ -185,7 +185,8 @@ class Registry:
         try:
             version.loaded = await in_background(self._load, version)
             self._enter(version, ModelState.WARMING)
-            await self._warm(version, version.loaded)
+            for one in reversed(version.loaded.whole):
+                await self._warm(version, one)
         except Exception as error:
             self._failed(version, error)
             return
@@ -202,6 +203,8 @@ class Registry:
         version.failure = Failure(reason, message, metadata={"model": version.name})
         loaded, version.loaded = version.loaded, None
         if loaded is not None:
+            for one in loaded.whole:
+                self._scheduler.remove_model(one.key)
             loaded.close()
         self._enter(version, ModelState.FAILED)
 
@@ -223,6 +226,7 @@ class Registry:
         return LoadedModel(settings.name, settings.version, load_detector(resolved.found, context))
 
     async def _warm(self, version: Version, model: LoadedModel) -> None:
+        """Warm up a version's model, or one of its second stage, and take it into the scheduler."""
         largest = min(version.settings.max_batch or model.info.max_batch, model.info.max_batch)
         measured: dict[int, list[float]] = {}
         pair = None

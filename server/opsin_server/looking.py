@@ -1,0 +1,83 @@
+"""One model's look at inputs that are decoded: `prepare`, tickets, answers. Both stages of a cascade do this.
+
+Knows the scheduler and the detector's side of an input; not where inputs come from, nor what becomes of the
+answers.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from opsin_detectors.api import ImageInput, InputError, Item, Options, Prepared, Task, TextInput, Vector
+from opsin_server.admission.gate import Place
+from opsin_server.calls import Caller, Watcher
+from opsin_server.errors import Failure, Reason
+from opsin_server.models.loaded import LoadedModel
+from opsin_server.scheduling.batch import Done
+from opsin_server.scheduling.scheduler import Scheduler
+
+__all__ = ["Pair", "all_done", "pairs", "prepare", "submit", "vector_of"]
+
+Pair = tuple[Prepared, Item]
+"""A prepared input, and what `finish` is told of it."""
+
+
+def prepare(model: LoadedModel, source: ImageInput | TextInput, task: Task, options: Options) -> Prepared:
+    """The model's own `prepare`; not for the event loop. Raises Failure for an input it cannot use."""
+    try:
+        return model.detector.prepare(source, task, options)
+    except InputError as error:
+        if isinstance(source, TextInput):
+            raise Failure(Reason.TEXT_TOO_LONG, str(error), field="text") from error
+        raise Failure(Reason.IMAGE_UNDECODABLE, str(error), field="image") from error
+
+
+def pairs(prepared: Sequence[Prepared], task: Task, options: Options, size: tuple[int, int]) -> list[Pair]:
+    """Prepared inputs of one picture as the scheduler takes them. size: its width and height, 0 for text."""
+    return [(p, Item(task, options, p.state, *size)) for p in prepared]
+
+
+def submit(
+    scheduler: Scheduler,
+    model: LoadedModel,
+    inputs: Sequence[Pair],
+    *,
+    caller: Caller,
+    place: Place,
+    watcher: Watcher | None = None,
+) -> list[asyncio.Future[Done]]:
+    """A ticket for each input, each taking its part of the place; their answers to come, in order."""
+    futures = []
+    for prepared, item in inputs:
+        futures.append(
+            scheduler.submit(
+                model.key,
+                prepared,
+                item,
+                flow=caller.flow,
+                priority=caller.priority,
+                deadline=caller.deadline,
+                size=getattr(prepared.data, "nbytes", 0),
+                on_start=watcher.started if watcher else None,
+            )
+        )
+        place.take()
+    return futures
+
+
+async def all_done(futures: Sequence[asyncio.Future[Done]]) -> list[Done]:
+    """Every answer in order. One failure, or a cancelled wait, takes the others out too."""
+    try:
+        return [await future for future in futures]
+    finally:
+        for future in futures:
+            if not future.done():
+                future.cancel()
+            elif not future.cancelled():
+                future.exception()  # a second failure needs no report of its own
+
+
+def vector_of(done: Done, model: LoadedModel) -> Vector:
+    """The vector of an embedding's answer. Raises Failure DETECTOR_BROKEN when there is none."""
+    if done.output.vector is None:
+        raise Failure(Reason.DETECTOR_BROKEN, f"model “{model.name}” answered no vector")
+    return done.output.vector
