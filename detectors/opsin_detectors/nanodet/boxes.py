@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from opsin_detectors.nanodet.network import BINS, CLASSES, SIZE, STRIDES
+from opsin_detectors.suppression import keep
 
 __all__ = ["MOST_CANDIDATES", "Candidates", "candidates", "finite", "keep", "points"]
 
@@ -80,24 +81,6 @@ def candidates(outputs: torch.Tensor, where: torch.Tensor, least: Sequence[float
     return Candidates(whole[:, 0], whole[:, 1], real[:, 0], real[:, 1:])
 
 
-def keep(label: Integers, box: Floats, iou_threshold: float) -> Integers:
-    """Greedy class-wise non-maximum suppression of one image's candidates, which come highest score first.
-
-    Answers the indices of those kept, in order: each overlaps no kept one of its class by more than the
-    threshold (intersection over union).
-    """
-    count = len(label)
-    if count < 2:
-        return np.arange(count)
-    rivals = (label[:, None] == label) & (_iou(box) > iou_threshold)
-    kept = np.ones(count, np.bool_)
-    rivals &= np.tri(count, dtype=np.bool_, k=-1).T
-    for index in rivals.any(1).nonzero()[0]:
-        if kept[index]:
-            kept &= ~rivals[index]
-    return kept.nonzero()[0]
-
-
 def _over(logits: torch.Tensor, limits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Image, point and class of every logit that is at least its image's limit."""
     # Most points have no class over the limit, and the maximum tells them apart at a quarter of the cost.
@@ -116,18 +99,6 @@ def _boxes(distances: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     sides = distances.view(-1, 4, BINS).softmax(-1) @ steps * where[:, 2:]
     corners = torch.cat([where[:, :2] - sides[:, :2], where[:, :2] + sides[:, 2:]], 1)
     return (corners / SIZE).clamp(0.0, 1.0)
-
-
-def _iou(box: Floats) -> Floats:
-    """(N, N) intersection over union."""
-    x_min, y_min, x_max, y_max = np.ascontiguousarray(box.T)
-    width = np.minimum(x_max[:, None], x_max) - np.maximum(x_min[:, None], x_min)
-    height = np.minimum(y_max[:, None], y_max) - np.maximum(y_min[:, None], y_min)
-    shared = np.maximum(width, 0) * np.maximum(height, 0)
-    area = (x_max - x_min) * (y_max - y_min)
-    union = area[:, None] + area - shared
-    ratio: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return ratio
 
 
 def _logit(score: float) -> float:

@@ -1,0 +1,1 @@
+"""Built-in cascade: faces, and the emotion each one shows."""

@@ -1,0 +1,83 @@
+"""What emotion a face shows: a classifier of crops that hold one face. The second stage of `face-emotion`.
+
+An ordinary detector in all respects; it is loaded by the first stage and not found on its own.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from opsin_detectors import imaging, tensors
+from opsin_detectors.api import (
+    Detector,
+    ImageInput,
+    Input,
+    InputError,
+    InputSpec,
+    Item,
+    Label,
+    LoadContext,
+    ModelInfo,
+    Options,
+    Output,
+    Prepared,
+    Task,
+)
+from opsin_detectors.face_emotion.network import EMOTION_SIZE, FaceExpression
+from opsin_detectors.face_emotion.weights_file import filled
+
+__all__ = ["EMOTIONS", "Emotion"]
+
+EMOTIONS = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
+
+_MEAN = (122.782, 117.001, 104.298)
+_LEVELS = (255.0, 255.0, 255.0)
+
+
+class Emotion(Detector):
+    """The expression network on one device: a crop of a face -> all seven emotions."""
+
+    def __init__(self, context: LoadContext) -> None:
+        dtype, device = tensors.dtype_of(context), tensors.device_of(context)
+        path = Path(context.source) / "face_expression.safetensors"
+        self._network = tensors.placed(filled(FaceExpression(), path), device, dtype)
+        self._normalize = tensors.Normalizer(_MEAN, _LEVELS, device, dtype)
+        self.info = ModelInfo(
+            tasks=frozenset({Task.CLASSIFY_IMAGE}),
+            classes=EMOTIONS,
+            input=InputSpec(EMOTION_SIZE, EMOTION_SIZE),
+            max_batch=64 if device.type == "cpu" else 256,
+            decode_size=(EMOTION_SIZE, EMOTION_SIZE),
+            device=context.device,
+            dtype=tensors.name_of(dtype),
+            runtime="eager",
+            memory_bytes=tensors.bytes_of(self._network),
+        )
+
+    def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
+        """Fit the crop into the middle of a black square."""
+        match source:
+            case ImageInput():
+                canvas, _, _ = imaging.letterbox(source.pixels, EMOTION_SIZE, EMOTION_SIZE, centered=True)
+                return Prepared(canvas)
+            case _:
+                raise InputError("face-emotion looks at pictures; it was given a text")
+
+    @torch.inference_mode()
+    def infer(self, batch: torch.Tensor) -> torch.Tensor:
+        """(B, 112, 112, 3) uint8 RGB -> (B, 7) scores that add up to 1, float32."""
+        scores: torch.Tensor = self._network(self._normalize(batch)).float().softmax(-1)
+        return scores
+
+    def finish(self, outputs: torch.Tensor, items: Sequence[Item]) -> list[Output]:
+        """All seven for each crop."""
+        return [
+            Output(
+                labels=[
+                    Label(name, score, index)
+                    for index, (name, score) in enumerate(zip(EMOTIONS, row, strict=True))
+                ]
+            )
+            for row in outputs.tolist()
+        ]
