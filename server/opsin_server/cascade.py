@@ -96,7 +96,7 @@ class Cascade:
             places = [self._admit(part, caller, held) for part in parts]
             held.enter_context(self._budget.reserve(sum(_crop_bytes(part, image) for part in parts)))
             watch.admitted()
-            ready = await self._pool.run(_prepare_crops, parts, image)
+            ready = await self._pool.run(_prepare_crops, parts, image, flow=caller.flow)
             now = time.monotonic()
             watch.ready(now, now)
             done = await all_done(self._submit(parts, ready, places, image, caller))

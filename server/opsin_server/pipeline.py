@@ -52,6 +52,7 @@ from opsin_server.models.loaded import LoadedModel
 from opsin_server.models.registry import Registry
 from opsin_server.scheduling.batch import Done
 from opsin_server.scheduling.scheduler import Scheduler
+from opsin_server.scheduling.ticket import Priority
 from opsin_server.stopwatch import Stopwatch
 
 __all__ = ["Pipeline"]
@@ -224,7 +225,10 @@ class Pipeline:
             if looks.instant:
                 ready = _make_ready(looks, self._limits)
             else:
-                ready = await self._pool.run(_make_ready, looks, self._limits)
+                patient = looks.caller.priority is not Priority.INTERACTIVE
+                ready = await self._pool.run(
+                    _make_ready, looks, self._limits, flow=looks.caller.flow, patient=patient
+                )
             budgeted.shrink(ready.held_bytes)
             watch.ready(ready.decoded, ready.at)
             inputs = pairs(ready.prepared, looks.task, looks.options, (ready.width, ready.height))

@@ -1,14 +1,17 @@
-"""The models the server knows: by name, by version, by label; which one answers a call; and their lives.
+"""The models the server knows: by name, by version, by label; which one answers a call; and how they come up.
 
     LOADING -> WARMING -> SERVING -> DRAINING -> gone          FAILED(reason) from LOADING or WARMING
 
-Loading runs on a thread of its own, warming on a lane; the event loop never waits for either. Everything here
-happens on the event loop's thread.
+Loading runs on a thread of its own, warming on a lane; the event loop never waits for either. One model is
+loaded after the other: they would only disturb each other's measurements. Everything here happens on the
+event loop's thread. Who gets which share is decided in `traffic.py`, how versions go in `lifecycle.py`.
 """
 
+import asyncio
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import structlog
@@ -16,11 +19,13 @@ import structlog
 from opsin_detectors.api import LoadContext, LoadError, Task
 from opsin_detectors.finder import Found
 from opsin_detectors.finder import load as load_detector
+from opsin_detectors.settings import SettingError
 from opsin_detectors.sources import ModelSpec as SourceSpec
-from opsin_detectors.sources import resolve
+from opsin_detectors.sources import Resolved, resolve
 from opsin_server.admission.options import nearest
 from opsin_server.config import ModelSettings
 from opsin_server.errors import Failure, Reason, quote
+from opsin_server.models import memory, traffic
 from opsin_server.models.background import in_background
 from opsin_server.models.loaded import LoadedModel
 from opsin_server.models.status import ModelState
@@ -37,6 +42,12 @@ Kind = Literal["detect", "embed"]
 """What a call without a model's name is about."""
 
 DEFAULT_DETECTOR = "nanodet"
+WAY_HOME = 0.01
+"""Seconds kept free before a deadline for the reply to reach its caller, whose clock began before ours did:
+gRPC sends time limits of one to ten seconds in hundredths, rounded up, so ours may be so much too late."""
+SHADOW_SHARE = 0.01
+"""Part of its share of the device that a version keeps as a shadow: it runs where nobody else wants to."""
+_COMING = (ModelState.LOADING, ModelState.WARMING)
 _EMBEDS = frozenset({Task.EMBED_IMAGE, Task.EMBED_TEXT})
 _DETECTS = frozenset(Task) - _EMBEDS
 
@@ -57,6 +68,10 @@ class Version:
     weight: int = 0
     """Traffic weight among the versions of its name."""
     labels: tuple[str, ...] = field(default=())
+    shadow: bool = False
+    """Whether it gets a copy of every call for its name."""
+    users: int = 0
+    """Calls that are being answered by it, decoding included."""
 
     @property
     def name(self) -> str:
@@ -70,6 +85,20 @@ class Version:
     def key(self) -> str:
         return f"{self.name}@{self.number}"
 
+    @property
+    def serves(self) -> bool:
+        """Whether new calls may come to it."""
+        return self.state is ModelState.SERVING and self.loaded is not None
+
+    @property
+    def choice(self) -> traffic.Choice:
+        """What traffic is split by."""
+        return traffic.Choice(self.number, self.weight, self.serves, self.labels)
+
+
+class _UnwantedError(Exception):
+    """It was unloaded while it was being loaded."""
+
 
 class Registry:
     """All models of a server."""
@@ -82,13 +111,18 @@ class Registry:
         device: str = "cpu",
         dtype: str = "auto",
         on_state: Callable[[Version], None] = lambda version: None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._found = found
         self._scheduler = scheduler
         self._device = device
         self._dtype = dtype
         self._on_state = on_state
+        self._chance = chance
         self._names: dict[str, dict[int, Version]] = {}
+        self._promised: dict[str, int] = {}
+        """Bytes that models which are being loaded will take, by key."""
+        self._turn = asyncio.Lock()
 
     # -- finding -----------------------------------------------------------------------------------------
 
@@ -114,7 +148,7 @@ class Registry:
             return DEFAULT_DETECTOR
         tasks = _DETECTS if kind == "detect" else _EMBEDS
         for version in self:
-            if version.loaded is not None and version.loaded.info.tasks & tasks:
+            if version.loaded is not None and version.serves and version.loaded.info.tasks & tasks:
                 return version.name
         for version in self:
             if version.state is ModelState.LOADING:
@@ -128,15 +162,36 @@ class Registry:
             metadata={"model": ""},
         )
 
+    def pick(self, name: str, kind: Kind, routing_key: str = "") -> Version:
+        """The version that answers a call for `name`, `name@3`, `name@label` or "". Raises Failure."""
+        version = self._find(name, kind, routing_key)
+        if not version.serves:
+            raise self._not_ready(version)
+        return version
+
     def route(self, name: str, kind: Kind, routing_key: str = "") -> LoadedModel:
-        """The model that answers a call for `name`, `name@3`, `name@label` or "". Raises Failure."""
-        base, at, tag = name.partition("@")
-        base = base or self.default(kind)
-        versions = self.versions(base)
-        version = self._tagged(base, tag, versions) if at else self._weighted(versions, routing_key)
-        if version.loaded is None or version.state is not ModelState.SERVING:
+        """As `pick`, for a call that was let in: its version may be draining by now. Raises Failure."""
+        version = self._find(name, kind, routing_key)
+        if version.loaded is None or version.state not in (ModelState.SERVING, ModelState.DRAINING):
             raise self._not_ready(version)
         return version.loaded
+
+    def shadow(self, name: str) -> Version | None:
+        """The version that gets a copy of every call for a name, if there is one and it serves."""
+        for version in self._names.get(name, {}).values():
+            if version.shadow and version.serves:
+                return version
+        return None
+
+    def _find(self, name: str, kind: Kind, routing_key: str) -> Version:
+        asked = traffic.wanted(name)
+        base = asked.name or self.default(kind)
+        versions = self.versions(base)
+        if asked.kind == "tag":
+            return self._tagged(base, asked.tag, versions)
+        if len(versions) == 1:
+            return versions[0]
+        return self._weighted(base, versions, routing_key)
 
     def _tagged(self, name: str, tag: str, versions: list[Version]) -> Version:
         for version in versions:
@@ -151,77 +206,180 @@ class Registry:
             metadata={"model": name, "version": tag[:200], "nearest": near},
         )
 
-    def _weighted(self, versions: list[Version], routing_key: str) -> Version:
-        del routing_key  # traffic is split once there are several versions with weights
-        return max(versions, key=lambda v: (v.state is ModelState.SERVING, v.weight, v.number))
+    def _weighted(self, name: str, versions: list[Version], routing_key: str) -> Version:
+        weights = traffic.lead(tuple(v.choice for v in versions))
+        if not weights:  # none serves: one that is coming up is the better answer than one that failed
+            return max(versions, key=lambda v: (v.state in _COMING, v.weight, v.number))
+        if len(weights) == 1:
+            (number,) = weights
+        elif routing_key:
+            number = traffic.stick(weights, name, routing_key)
+        else:
+            number = traffic.draw(weights, self._chance())
+        return self._names[name][number]
 
     def _not_ready(self, version: Version) -> Failure:
+        metadata = {"model": version.name, "version": str(version.number), "state": version.state.name}
         if version.state is ModelState.FAILED and version.failure is not None:
-            why = f"failed to load: {version.failure.message}"
-        else:
-            why = f"is {version.state.name.lower()}"
+            return Failure(
+                Reason.MODEL_LOAD_FAILED,
+                f"model {quote(version.key)} failed to load: {version.failure.message}",
+                field="model",
+                metadata=metadata,
+            )
         return Failure(
             Reason.MODEL_NOT_READY,
-            f"model {quote(version.key)} {why}",
+            f"model {quote(version.key)} is {version.state.name.lower()}",
             field="model",
-            metadata={"model": version.name, "state": version.state.name},
+            metadata=metadata,
             retry_after=1.0,
         )
 
     # -- lives -------------------------------------------------------------------------------------------
 
     def declare(self, settings: ModelSettings) -> Version:
-        """Take a model into the list, LOADING; `load` does the work."""
-        version = Version(settings, labels=tuple(settings.labels))
+        """Take a model into the list, LOADING; `load` does the work.
+
+        The first version of a name gets all its traffic, a later one none, unless the settings say otherwise.
+        Its labels lead to it at once where they lead nowhere, else when it serves.
+        """
         siblings = self._names.setdefault(settings.name, {})
-        version.weight = 0 if siblings else 1
+        version = Version(settings, shadow=settings.shadow)
+        version.weight = 0 if any(v.weight for v in siblings.values()) else 1
+        if settings.weight is not None:
+            version.weight = settings.weight
+        taken = {label for v in siblings.values() for label in v.labels}
+        version.labels = tuple(label for label in settings.labels if label not in taken)
         siblings[settings.version] = version
         return version
 
+    def prove(self, settings: ModelSettings) -> tuple[Resolved, int]:
+        """The detector and the source that a model means, and about how many bytes it takes.
+
+        Reads files: not for the event loop. Raises LoadError, and Failure DEVICE_MEMORY.
+        """
+        explicit = {"detector": settings.detector} if settings.detector else {}
+        spec = SourceSpec(settings.name, settings.source, {**settings.settings, **explicit})
+        resolved = resolve(spec, self._found)
+        device, dtype = self._terms(settings)
+        size = memory.needed(resolved.source, dtype)
+        own = f"{settings.name}@{settings.version}"
+        promised = sum(bytes_ for key, bytes_ in list(self._promised.items()) if key != own)
+        if size:
+            memory.refuse_if_short(settings.name, device, size + promised, memory.memory_of(device))
+        return resolved, size
+
+    def _terms(self, settings: ModelSettings) -> tuple[str, str]:
+        return settings.device or self._device, settings.dtype or self._dtype
+
     async def load(self, version: Version) -> None:
         """Bring a declared version to SERVING, or to FAILED with the reason; never raises for a bad model."""
-        begun = time.monotonic()
+        async with self._turn:
+            begun = time.monotonic()
+            try:
+                await self._bring_up(version)
+            except Exception as error:
+                self._failed(version, error)
+                return
+            finally:
+                self._promised.pop(version.key, None)
+            version.load_seconds = time.monotonic() - begun
+            version.serving_since = time.time()
+            self._take_labels(version)
+            if version.shadow:
+                self.set_shadow(version, True)
+            self._enter(version, ModelState.SERVING)
+
+    async def _bring_up(self, version: Version) -> None:
+        self._check_wanted(version)
         self._enter(version, ModelState.LOADING)
-        try:
-            version.loaded = await in_background(self._load, version)
-            self._enter(version, ModelState.WARMING)
-            for one in reversed(version.loaded.whole):
-                await self._warm(version, one)
-        except Exception as error:
-            self._failed(version, error)
-            return
-        version.load_seconds = time.monotonic() - begun
-        version.serving_since = time.time()
-        self._enter(version, ModelState.SERVING)
+        version.loaded = await in_background(self._load, version)
+        self._check_wanted(version)
+        self._enter(version, ModelState.WARMING)
+        for one in reversed(version.loaded.whole):
+            await self._warm(version, one)
+        self._check_wanted(version)
+
+    def _check_wanted(self, version: Version) -> None:
+        if version.state is ModelState.DRAINING:
+            raise _UnwantedError
+
+    def _take_labels(self, version: Version) -> None:
+        """The labels that were meant for it lead to it from now on, and nowhere else."""
+        late = [label for label in version.settings.labels if label not in version.labels]
+        for label in late:
+            self.set_label(version.name, label, version)
+
+    def set_label(self, name: str, label: str, to: Version | None) -> None:
+        """Lead a label of a name to one version, or to none."""
+        for version in self.versions(name):
+            version.labels = tuple(one for one in version.labels if one != label)
+        if to is not None:
+            to.labels = (*to.labels, label)
+
+    def set_shadow(self, version: Version, shadow: bool) -> None:
+        """Make a version a shadow, which has hardly a claim to the device, or an ordinary one again."""
+        version.shadow = shadow
+        share = version.settings.share * (SHADOW_SHARE if shadow and not version.weight else 1.0)
+        for model in version.loaded.whole if version.loaded is not None else ():
+            if model.key in self._scheduler.profiles:
+                terms = self._scheduler.terms(model.key)
+                self._scheduler.set_terms(model.key, replace(terms, weight=share))
+
+    def retire(self, version: Version) -> None:
+        """No new calls for a version: DRAINING. What is left of its name serves on."""
+        version.weight = 0
+        self._inherit(version.name)
+        self.set_shadow(version, False)
+        self._enter(version, ModelState.DRAINING)
+
+    def drop(self, version: Version) -> LoadedModel | None:
+        """Forget a version; what was loaded of it is the caller's to close."""
+        siblings = self._names.get(version.name, {})
+        siblings.pop(version.number, None)
+        if not siblings:
+            self._names.pop(version.name, None)
+        loaded, version.loaded = version.loaded, None
+        for one in loaded.whole if loaded is not None else ():
+            self._scheduler.remove_model(one.key)
+        log.info("model_gone", model=version.key)
+        return loaded
+
+    def _inherit(self, name: str) -> None:
+        """Where no version has a weight any more, the newest that serves gets all the traffic."""
+        left = [v for v in self.versions(name) if v.state not in (ModelState.DRAINING, ModelState.FAILED)]
+        if left and not any(v.weight for v in left):
+            max(left, key=lambda v: (v.serves, v.number)).weight = 1
 
     def _failed(self, version: Version, error: Exception) -> None:
         """The version will not serve: say why, and let its weights go."""
-        message = str(error) if isinstance(error, LoadError) else f"{type(error).__name__}: {error}"
-        if not isinstance(error, LoadError):
-            log.error("model_load_failed", model=version.key, exc_info=error)
-        reason = Reason.DEVICE_MEMORY if _for_want_of_memory(error) else Reason.MODEL_LOAD_FAILED
-        version.failure = Failure(reason, message, metadata={"model": version.name})
+        wanted = version.state is not ModelState.DRAINING
+        if wanted:
+            version.failure = _why_failed(version, error)
         loaded, version.loaded = version.loaded, None
         if loaded is not None:
             for one in loaded.whole:
                 self._scheduler.remove_model(one.key)
             loaded.close()
-        self._enter(version, ModelState.FAILED)
+        if wanted:
+            version.weight, version.labels, version.shadow = 0, (), False
+            version.state = ModelState.FAILED
+            self._inherit(version.name)
+            self._enter(version, ModelState.FAILED)
 
     def _load(self, version: Version) -> LoadedModel:
         """On the loader's thread."""
         settings = version.settings
-        explicit = {"detector": settings.detector} if settings.detector else {}
-        resolved = resolve(
-            SourceSpec(settings.name, settings.source, {**settings.settings, **explicit}), self._found
-        )
+        resolved, size = self.prove(settings)
+        self._promised[version.key] = size
         version.detector, version.source = resolved.found.name, resolved.source
+        device, dtype = self._terms(settings)
         context = LoadContext(
             name=settings.name,
             source=resolved.source,
             settings=resolved.settings,
-            device=settings.device or self._device,
-            dtype=settings.dtype or self._dtype,
+            device=device,
+            dtype=dtype,
         )
         return LoadedModel(settings.name, settings.version, load_detector(resolved.found, context))
 
@@ -239,7 +397,10 @@ class Registry:
             measured = measured or warmth.seconds
         measured = {size: runs for size, runs in measured.items() if size <= largest}
         self._scheduler.add_model(
-            model.key, model, ModelTerms(tuple(measured), version.settings.share), probe=pair
+            model.key,
+            model,
+            ModelTerms(tuple(measured), version.settings.share, after=WAY_HOME),
+            probe=pair,
         )
         for size, runs in measured.items():
             for seconds in runs:
@@ -255,6 +416,21 @@ class Registry:
         for version in self:
             if version.loaded is not None:
                 version.loaded.close()
+
+
+def _why_failed(version: Version, error: Exception) -> Failure:
+    match error:
+        case Failure():
+            return error
+        case SettingError():
+            return Failure(Reason.OPTION_INVALID, str(error), "settings", {"model": version.name})
+        case LoadError():
+            message = str(error)
+        case _:
+            log.error("model_load_failed", model=version.key, exc_info=error)
+            message = f"{type(error).__name__}: {error}"
+    reason = Reason.DEVICE_MEMORY if _for_want_of_memory(error) else Reason.MODEL_LOAD_FAILED
+    return Failure(reason, message, metadata={"model": version.name})
 
 
 def _for_want_of_memory(error: BaseException) -> bool:

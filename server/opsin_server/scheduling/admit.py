@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from opsin_server.scheduling.policy import LaneView
 from opsin_server.scheduling.profile import Profile
 from opsin_server.scheduling.queues import ModelQueue, ModelTerms, Queues
-from opsin_server.scheduling.sizing import best_rate
+from opsin_server.scheduling.sizing import after, best_rate
 from opsin_server.scheduling.ticket import Priority
 
 __all__ = ["Estimate", "backlog_seconds", "drain_seconds", "estimate"]
@@ -60,7 +60,8 @@ def estimate(
     terms, profile = queues.terms[model], profiles[model]
     queue = queues.models.get(model)
     smallest = terms.buckets[0] if terms.pads else 1
-    least = profile.seconds(smallest) + terms.after
+    late = after(terms, profile)
+    least = profile.seconds(smallest) + late
     ahead = 0 if queue is None else _ahead(queue, flow, priority)
     own = ahead / best_rate(terms, profile)
     wait = 0.0
@@ -69,7 +70,7 @@ def estimate(
             1, lane.lanes
         )
     size = next((b for b in terms.buckets if b > ahead), terms.buckets[-1])
-    run = profile.seconds(size if terms.pads or size <= ahead + 1 else smallest) + terms.after
+    run = profile.seconds(size if terms.pads or size <= ahead + 1 else smallest) + late
     left = deadline - now
     surely = profile.lower(smallest)
     feasible_idle = left >= surely

@@ -9,6 +9,12 @@ moves the mean by a few percent at most, whatever it lasted. A lasting change is
 observation widens the spread, which widens the clip, by a factor of about 1.3 an observation; doubling takes
 some twenty runs.
 
+What is read is remembered until something new is known. Of a batch size seen often one run tells little, so
+there the news is let in every few runs: a small model asks for these figures more often than it runs.
+
+It also learns how long answers take from the end of a run to the wire (`after`), which a promise to be in
+time has to count in.
+
 Sizes never run are interpolated. The means are first made monotone (a larger batch cannot take less time than
 a smaller one; where they say so it is noise, and the neighbours are pooled: isotonic regression by pool
 adjacent violators), then joined by straight lines.
@@ -16,6 +22,7 @@ adjacent violators), then joined by straight lines.
 
 import math
 from bisect import bisect_left
+from dataclasses import dataclass
 
 __all__ = ["Profile"]
 
@@ -26,6 +33,23 @@ _LEAST_SPREAD = 0.05
 """Share of the mean below which the clip never falls: clocks and caches are never steadier than that."""
 _FIRST_SPREAD = 0.1
 """Share of the mean taken for the spread when there is one observation."""
+_OFTEN = 64
+"""Runs of a size after which it counts as seen often,"""
+_EVERY = 8
+"""and its runs change what is read at every so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is read of one batch size, in seconds."""
+
+    seconds: float
+    spread: float
+    lower: float
+    upper: float
+
+
+_NOTHING = _Facts(0.0, 0.0, 0.0, 0.0)
 
 
 class _Cell:
@@ -54,7 +78,10 @@ class Profile:
         self._cells: dict[int, _Cell] = {}
         self._sizes: list[int] = []
         self._curve: list[float] = []
-        self._memo: dict[int, float] = {}
+        self._facts: dict[int, _Facts] = {}
+        self._rates: dict[tuple[int, ...], float] = {}
+        self._roomy: dict[tuple[int, ...], int] = {}
+        self._handed: _Cell | None = None
 
     def __bool__(self) -> bool:
         """Whether anything is known."""
@@ -72,52 +99,87 @@ class Profile:
             self._cells[batch] = _Cell(seconds)
         else:
             cell.observe(seconds)
+            if cell.count > _OFTEN and cell.count % _EVERY:
+                return
         self._sizes = sorted(self._cells) if cell is None else self._sizes
         self._curve = []
-        self._memo = {}
+        self._facts = {}
+        self._rates = {}
+        self._roomy = {}
 
     def seconds(self, batch: int) -> float:
         """Expected run time of a batch of this size; 0 when nothing is known. Never falls as `batch` grows.
 
         Below the smallest size seen: that size's time. Above the largest: in proportion.
         """
-        known = self._memo.get(batch)
-        if known is None:
-            known = self._memo[batch] = self._read(batch)
-        return known
+        return self._of(batch).seconds
 
     def spread(self, batch: int) -> float:
         """Mean absolute deviation of the run time, in seconds; that of the nearest size seen, to scale."""
-        if not self._sizes:
-            return 0.0
-        cell = self._cells[self._nearest(batch)]
-        return cell.spread * self.seconds(batch) / cell.mean if cell.mean else cell.spread
+        return self._of(batch).spread
 
     def lower(self, batch: int) -> float:
         """A run time that a batch of this size will hardly beat: what is "certain to miss" rests on this.
 
         Below the smallest size seen it falls in proportion: nothing says that a small batch is not fast.
         """
-        if not self._sizes:
-            return 0.0
-        least = max(0.0, self.seconds(batch) - 3 * self.spread(batch))
-        return least * min(1.0, batch / self._sizes[0])
+        return self._of(batch).lower
 
     def upper(self, batch: int) -> float:
         """A run time that a batch of this size will hardly exceed: promises rest on this."""
-        return self.seconds(batch) + 2 * self.spread(batch)
+        return self._of(batch).upper
+
+    def best_rate(self, buckets: tuple[int, ...]) -> float:
+        """The most inputs a second that one lane can do in batches of these sizes."""
+        rate = self._rates.get(buckets)
+        if rate is None:
+            rate = self._rates[buckets] = max(b / max(self.seconds(b), 1e-9) for b in buckets)
+        return rate
+
+    def roomy(self, buckets: tuple[int, ...]) -> int:
+        """The largest of these sizes that takes no longer than two runs of the smallest."""
+        size = self._roomy.get(buckets)
+        if size is None:
+            short = 2 * self.seconds(buckets[0])
+            size = max(b for b in buckets if b == buckets[0] or self.seconds(b) <= short)
+            self._roomy[buckets] = size
+        return size
+
+    def answered(self, seconds: float) -> None:
+        """The answers of a batch were handed out so many seconds after its run had ended."""
+        if self._handed is None:
+            self._handed = _Cell(seconds)
+        else:
+            self._handed.observe(seconds)
+
+    @property
+    def after(self) -> float:
+        """Seconds that answers hardly ever take from the end of the run to the wire; 0 when nothing is known.
+
+        What is seen is the first half: `finish`, and a turn of the event loop. Building and sending the reply
+        takes such turns too, so the time counts twice.
+        """
+        return 0.0 if self._handed is None else 2 * (self._handed.mean + 2 * self._handed.spread)
 
     def table(self) -> dict[int, float]:
         """Everything learnt: batch size to expected seconds, ascending."""
         return {size: self.seconds(size) for size in self._sizes}
 
-    def _nearest(self, batch: int) -> int:
-        return min(self._sizes, key=lambda size: abs(size - batch))
+    def _of(self, batch: int) -> _Facts:
+        facts = self._facts.get(batch)
+        if facts is None:
+            facts = self._facts[batch] = self._look(batch) if self._sizes else _NOTHING
+        return facts
+
+    def _look(self, batch: int) -> _Facts:
+        cell = self._cells[min(self._sizes, key=lambda size: abs(size - batch))]
+        seconds = self._read(batch)
+        spread = cell.spread * seconds / cell.mean if cell.mean else cell.spread
+        least = max(0.0, seconds - 3 * spread) * min(1.0, batch / self._sizes[0])
+        return _Facts(seconds, spread, least, seconds + 2 * spread)
 
     def _read(self, batch: int) -> float:
         sizes = self._sizes
-        if not sizes:
-            return 0.0
         curve = self._curve = self._curve or _isotonic([self._cells[s] for s in sizes])
         at = bisect_left(sizes, batch)
         if at == len(sizes):

@@ -34,7 +34,8 @@ class ModelTerms:
     flow_cap: most tickets of one flow in a batch while another flow waits; 0 lets the policy choose.
     max_hold: seconds that a ticket may be held back for a better batch; 0 never holds.
     patience: seconds after which a flow of streams or bulk work that was served nothing is owed a place.
-    after: seconds from the end of the run to the answer on its way, kept free before every deadline.
+    after: seconds kept free before every deadline for the way to the caller, on top of
+        what the profile has learnt of it.
     """
 
     buckets: tuple[int, ...]

@@ -530,6 +530,7 @@ class Scheduler:
         model = self._models.get(batch.model)
         if model is not None and not batch.again:
             model.profile.observe(len(batch.entries), batch.inferred - started)
+            model.profile.answered(max(0.0, self._clock() - batch.inferred))
         for entry, answer in zip(batch.entries, answers, strict=True):
             if isinstance(answer, Failure):
                 self._end(entry, "failed", answer)

@@ -13,7 +13,7 @@ from opsin_server.scheduling.profile import Profile
 from opsin_server.scheduling.queues import ModelTerms
 from opsin_server.scheduling.waiting import Class, Group
 
-__all__ = ["Size", "best_rate", "hold_until", "roomy", "size_of"]
+__all__ = ["Size", "after", "best_rate", "hold_until", "roomy", "size_of"]
 
 _NEAR = 0.98
 """A batch this close to the best throughput is as good, and the smaller one answers earlier."""
@@ -59,7 +59,7 @@ def _sizes(
     """Every bucket that the tickets which it can serve in time would fill."""
     found = []
     for bucket in terms.buckets:
-        floor = max(dead, now + terms.after + profile.upper(bucket))
+        floor = max(dead, now + after(terms, profile) + profile.upper(bucket))
         count = sum(len(c.due) - c.viable(floor) for c in classes)
         partly = terms.pads or bucket == terms.buckets[0]
         if not count or (count < bucket and not partly):
@@ -74,18 +74,18 @@ def _sizes(
 
 def size_of(group: Group, now: float, terms: ModelTerms, profile: Profile, scene: Scene) -> Size | None:
     """The batch size for a group, or None when nobody in it can be served."""
-    dead, part = scene.dead, scene.part
+    dead, part, late = scene.dead, scene.part, after(terms, profile)
     ready = list(group.ready())
-    first = max(dead, now + terms.after + profile.upper(terms.buckets[0]))
+    first = max(dead, now + late + profile.upper(terms.buckets[0]))
     lead = next((c for c in ready if len(c.due) > c.viable(first)), None)
     if lead is None:
         return _doubtful(ready, terms, profile, dead)
     sizes = _sizes([lead], now, terms, profile, dead)
-    earliest = _worth_saving(lead, sizes, now, terms, part)
+    earliest = _worth_saving(lead, sizes, now + late, part)
     if len(ready) > 1:
         sizes = _sizes(ready, now, terms, profile, dead)
     return _smallest_good(
-        lead, [s for s in sizes if s.floor <= earliest] or sizes[:1], now + terms.after, profile, scene
+        lead, [s for s in sizes if s.floor <= earliest] or sizes[:1], now + late, profile, scene
     )
 
 
@@ -98,8 +98,10 @@ def _doubtful(ready: Sequence[Class], terms: ModelTerms, profile: Profile, dead:
     return Size(bucket, take, dead, seconds, take / max(seconds, 1e-9)) if count else None
 
 
-def _worth_saving(lead: Class, sizes: list[Size], now: float, terms: ModelTerms, part: float) -> float:
+def _worth_saving(lead: Class, sizes: list[Size], now: float, part: float) -> float:
     """The earliest deadline that this batch should meet.
+
+    now: what has to be kept free after a run is added to it.
 
     Normally the very first. But a ticket that leaves time for a small batch only may cost more goodput than
     it is worth: it is passed over when taking it first would make others miss, and the larger batch serves
@@ -112,9 +114,7 @@ def _worth_saving(lead: Class, sizes: list[Size], now: float, terms: ModelTerms,
         rivals = [s for s in sizes if s.rate > size.rate and lead.viable(s.floor) == begin]
         if rivals:
             continue
-        if size is best or _rest_in_time(
-            lead, begin + size.take, now + size.seconds + terms.after, pace, best
-        ):
+        if size is best or _rest_in_time(lead, begin + size.take, now + size.seconds, pace, best):
             return lead.due[begin][0]
     return lead.due[lead.viable(best.floor)][0]
 
@@ -164,13 +164,17 @@ def _worth_of(size: Size, best: Size, profile: Profile) -> float:
 
 def roomy(terms: ModelTerms, profile: Profile) -> int:
     """The largest batch that takes no longer than two runs of the smallest."""
-    short = 2 * profile.seconds(terms.buckets[0])
-    return max(b for b in terms.buckets if b == terms.buckets[0] or profile.seconds(b) <= short)
+    return profile.roomy(terms.buckets)
+
+
+def after(terms: ModelTerms, profile: Profile) -> float:
+    """Seconds to keep free between the end of a run and a deadline."""
+    return terms.after + profile.after
 
 
 def best_rate(terms: ModelTerms, profile: Profile) -> float:
     """The most tickets a second that one lane can do."""
-    return max(b / max(profile.seconds(b), 1e-9) for b in terms.buckets)
+    return profile.best_rate(terms.buckets)
 
 
 def hold_until(
@@ -196,7 +200,7 @@ def hold_until(
     saved = size.seconds + profile.seconds(together - size.take) - profile.seconds(together)
     saved -= max(arrivals.mostly_by - now, (until - now) / 2)
     first = (c.due[c.viable(size.floor)][0] for c in group.ready() if len(c.due) > c.viable(size.floor))
-    in_time = until + terms.after + profile.upper(together) <= min(first, default=math.inf)
+    in_time = until + after(terms, profile) + profile.upper(together) <= min(first, default=math.inf)
     return until if in_time and saved > _WORTH * size.seconds else None
 
 

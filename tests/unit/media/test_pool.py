@@ -33,8 +33,8 @@ class Gate:
 
 
 @pytest_asyncio.fixture
-async def pool() -> AsyncIterator[CpuPool]:
-    pool = CpuPool(workers=1, max_queued=2)
+async def pool(request: pytest.FixtureRequest) -> AsyncIterator[CpuPool]:
+    pool = CpuPool(workers=1, max_queued=getattr(request, "param", 2))
     yield pool
     pool.close()
 
@@ -106,6 +106,34 @@ async def test_urgent_jobs_go_first_and_are_never_refused(pool: CpuPool) -> None
     gate.open()
     await asyncio.gather(running, *normal, *urgent)
     assert order == [-1, -2, 1, 2]
+
+
+@pytest.mark.parametrize("pool", [50], indirect=True)
+async def test_a_caller_with_many_jobs_waiting_delays_another_by_one(pool: CpuPool) -> None:
+    gate, order = Gate(), []
+    running = asyncio.create_task(pool.run(gate))
+    await gate.began()
+    greedy = [asyncio.create_task(pool.run(order.append, n, flow="greedy")) for n in range(9)]
+    await settle()
+    polite = asyncio.create_task(pool.run(order.append, "polite", flow="polite"))
+    await settle()
+    gate.open()
+    await asyncio.gather(running, polite, *greedy)
+    assert order == [0, "polite", *range(1, 9)]
+
+
+@pytest.mark.parametrize("pool", [50], indirect=True)
+async def test_patient_jobs_come_fourth_at_the_latest(pool: CpuPool) -> None:
+    gate, order = Gate(), []
+    running = asyncio.create_task(pool.run(gate))
+    await gate.began()
+    patient = [asyncio.create_task(pool.run(order.append, -n, patient=True)) for n in (1, 2)]
+    await settle()
+    others = [asyncio.create_task(pool.run(order.append, n)) for n in range(8)]
+    await settle()
+    gate.open()
+    await asyncio.gather(running, *patient, *others)
+    assert order == [0, 1, 2, -1, 3, 4, 5, -2, 6, 7]
 
 
 async def test_a_job_whose_waiter_left_never_begins_and_frees_its_place(pool: CpuPool) -> None:

@@ -79,3 +79,20 @@ def test_the_estimate_stays_among_what_was_seen(seconds: list[float]) -> None:
 def test_what_cannot_be_is_refused(batch: int, seconds: float) -> None:
     with pytest.raises(ValueError, match="cannot be"):
         Profile().observe(batch, seconds)
+
+
+def test_the_way_of_an_answer_to_the_wire_is_learnt() -> None:
+    profile = Profile()
+    assert profile.after == 0.0
+    for _ in range(50):
+        profile.answered(0.004)
+    assert profile.after == pytest.approx(0.008, rel=0.2)
+
+
+def test_a_size_seen_often_is_read_anew_every_few_runs() -> None:
+    profile = Profile()
+    for _ in range(200):
+        profile.observe(1, 0.01)
+    for _ in range(16):
+        profile.observe(1, 0.02)
+    assert profile.seconds(1) > 0.012
