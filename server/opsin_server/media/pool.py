@@ -1,10 +1,10 @@
 """The CPU pool: threads that decode, prepare and finish, so that the event loop never does.
 
-Owns its threads, a bounded queue that is fair to its callers, and the way back to the waiting coroutine. Knows
-nothing of pictures. Unlike `loop.run_in_executor` it refuses work beyond a bound, drops a job whose waiter left
-before it began, takes turns between callers, lets urgent jobs past the others, and counts. It is cheaper, too:
-about 0.7 of that time for a job on its own, 0.35 with 32 in flight (28 against 40 us, 5 against 14; two cores,
-uvloop). Handing results over several at a time gained nothing on top.
+Owns its threads, a bounded queue that is fair to its callers, and the way back to the waiting coroutine.
+Knows nothing of pictures. Unlike `loop.run_in_executor` it refuses work beyond a bound, drops a job whose
+waiter left before it began, takes turns between callers, lets urgent jobs past the others, and counts. It is
+cheaper, too: about 0.7 of that time for a job on its own, 0.35 with 32 in flight (28 against 40 us, 5 against
+14; two cores, uvloop). Handing results over several at a time gained nothing on top.
 """
 
 import asyncio
