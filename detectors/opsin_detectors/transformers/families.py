@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping
 from opsin_detectors.api import Detector, LoadContext, LoadError
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.image_classification import ImageClassifier
+from opsin_detectors.transformers.object_detection import ObjectDetector
 
 __all__ = ["FAMILIES", "load"]
 
 FAMILIES: Mapping[str, Callable[[LoadContext, Checkpoint], Detector]] = {
     "ForImageClassification": ImageClassifier,
     "ForImageClassificationWithTeacher": ImageClassifier,
+    "ForObjectDetection": ObjectDetector,
 }
 """Ending of the architecture's class name -> what reads it."""
 

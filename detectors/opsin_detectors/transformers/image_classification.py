@@ -30,7 +30,7 @@ from opsin_detectors.api import (
 )
 from opsin_detectors.flags import parse_flag
 from opsin_detectors.transformers import pictures
-from opsin_detectors.transformers.checkpoint import Checkpoint
+from opsin_detectors.transformers.checkpoint import Checkpoint, classes_of
 from opsin_detectors.transformers.heads import take_head
 
 __all__ = ["ImageClassifier"]
@@ -48,7 +48,7 @@ class ImageClassifier(Detector):
     def __init__(self, context: LoadContext, checkpoint: Checkpoint) -> None:
         self._name = context.name
         self._device, dtype = tensors.device_of(context), tensors.dtype_of(context)
-        classes = _classes(checkpoint.config)
+        classes = classes_of(checkpoint.config)
         self._independent = _independent(context, checkpoint)
         flag = parse_flag(checkpoint.settings.text("flag"), classes)
         checkpoint.settings.done()
@@ -109,10 +109,6 @@ class ImageClassifier(Detector):
             best = np.argpartition(scores, -options.max_labels)[-options.max_labels :]
             wanted = dict.fromkeys([*best.tolist(), *self._always])
         return [Label(self._classes[index], float(scores[index]), index) for index in wanted]
-
-
-def _classes(config: Any) -> tuple[str, ...]:
-    return tuple(str(config.id2label[index]) for index in range(config.num_labels))
 
 
 def _independent(context: LoadContext, checkpoint: Checkpoint) -> bool:

@@ -17,7 +17,7 @@ from PIL import Image
 from opsin_detectors import imaging, tensors
 from opsin_detectors.api import InputSpec, Pixels, Prepared
 
-__all__ = ["FastPictures", "Pictures", "Recipe", "StockPictures", "choose", "read_recipe"]
+__all__ = ["FastPictures", "Pictures", "Recipe", "Steps", "StockPictures", "agrees", "choose", "read_recipe"]
 
 Size = tuple[int, int]
 """Width, height."""
@@ -29,12 +29,28 @@ class Pictures(Protocol):
     spec: InputSpec | None
     decode_size: Size
 
-    def prepare(self, pixels: Pixels) -> Prepared:
-        """One picture, (rows, columns, 3) uint8 RGB."""
+    def prepare(self, pixels: Pixels, original: Size = (0, 0)) -> Prepared:
+        """One picture, (rows, columns, 3) uint8 RGB.
+
+        original: its size before it was decoded smaller, where that can matter to the result's size.
+        """
         ...
 
     def arguments(self, batch: Any) -> dict[str, torch.Tensor]:
         """The model's keyword arguments for a batch, on its device."""
+        ...
+
+
+class Steps(Protocol):
+    """What is done to pixels before a model sees them; mean and deviation in levels 0..255."""
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def deviation(self) -> tuple[float, ...]: ...
+
+    def apply(self, pixels: Pixels) -> Pixels:
+        """Everything but the normalising."""
         ...
 
 
@@ -78,7 +94,7 @@ class FastPictures:
         self.spec: InputSpec | None = InputSpec(height, width)
         self.decode_size = recipe.stretch or (recipe.short_side, recipe.short_side)
 
-    def prepare(self, pixels: Pixels) -> Prepared:
+    def prepare(self, pixels: Pixels, original: Size = (0, 0)) -> Prepared:
         """uint8, of the stated size."""
         return Prepared(self._recipe.apply(pixels))
 
@@ -98,7 +114,7 @@ class StockPictures:
         self._device = device
         self._dtype = dtype
 
-    def prepare(self, pixels: Pixels) -> Prepared:
+    def prepare(self, pixels: Pixels, original: Size = (0, 0)) -> Prepared:
         """Whatever arrays the processor answers, by name, without their batch dimension."""
         # As a PIL image, because of an array of three rows the processor cannot tell where its channels are.
         answer = self._processor(images=Image.fromarray(pixels), return_tensors="np")
@@ -117,7 +133,7 @@ class StockPictures:
 def choose(processor: Any, device: torch.device, dtype: torch.dtype) -> Pictures:
     """The fast way where it is proven right for this processor, else the processor."""
     recipe = read_recipe(processor.to_dict())
-    if recipe is None or not _agrees(recipe, processor):
+    if recipe is None or not agrees(recipe, processor):
         return StockPictures(processor, device, dtype)
     return FastPictures(recipe, device, dtype)
 
@@ -142,6 +158,8 @@ _UNDERSTOOD = frozenset(
         "do_reduce_labels",
         "default_to_square",
         "data_format",
+        "format",  # of annotations, as the next
+        "do_convert_annotations",
     ]
 )
 # PIL's numbers.
@@ -187,21 +205,27 @@ def _pair(size: Mapping[str, int]) -> Size:
     return size["width"], size["height"]
 
 
-def _agrees(recipe: Recipe, processor: Any) -> bool:
-    """Whether the recipe gives what the processor gives, on a wide large and a tall small picture.
+_TRIED: tuple[Size, ...] = ((640, 427), (90, 131))
 
-    To within 3 levels anywhere and 0.5 on average: resizings round differently.
+
+def agrees(steps: Steps, processor: Any, sizes: Sequence[Size] = _TRIED) -> bool:
+    """Whether the steps give what the processor gives, on pictures of these widths and heights.
+
+    To within 3 levels anywhere and 0.5 on average: resizings round differently. A mask that marks every pixel
+    as real says nothing, and may be left out.
     """
     noise = np.random.default_rng(11)
-    normalize = tensors.Normalizer(recipe.mean, recipe.deviation, torch.device("cpu"), torch.float32)
-    for rows, columns in ((427, 640), (131, 90)):
-        coarse = noise.integers(64, 192, (rows // 8, columns // 8, 3), np.uint8)  # nothing to clip
-        pixels = imaging.resize(coarse, columns, rows)
+    normalize = tensors.Normalizer(steps.mean, steps.deviation, torch.device("cpu"), torch.float32)
+    for columns, rows in sizes:
+        coarse = noise.integers(64, 192, (max(1, rows // 8), max(1, columns // 8), 3), np.uint8)
+        pixels = imaging.resize(coarse, columns, rows)  # smooth, and with nothing to clip
         theirs = processor(images=Image.fromarray(pixels), return_tensors="np")
-        ours = normalize(torch.from_numpy(recipe.apply(pixels))[None]).numpy()
-        if set(theirs) != {"pixel_values"} or theirs["pixel_values"].shape != ours.shape:
+        ours = normalize(torch.from_numpy(steps.apply(pixels))[None]).numpy()
+        if not set(theirs) <= {"pixel_values", "pixel_mask"} or not np.all(theirs.get("pixel_mask", 1)):
             return False
-        apart = np.abs(ours - theirs["pixel_values"]) * np.reshape(recipe.deviation, (3, 1, 1))
+        if theirs["pixel_values"].shape != ours.shape:
+            return False
+        apart = np.abs(ours - theirs["pixel_values"]) * np.reshape(steps.deviation, (3, 1, 1))
         if apart.max() > 3.0 or apart.mean() > 0.5:
             return False
     return True
