@@ -17,7 +17,7 @@ from pathlib import Path
 from opsin_detectors._manifest import MANIFEST, Found
 from opsin_detectors.api import Detector, LoadContext, LoadError
 
-__all__ = ["load", "private_package"]
+__all__ = ["load", "private_package", "target"]
 
 _lock = threading.Lock()
 
@@ -35,7 +35,7 @@ def load(found: Found, context: LoadContext) -> Detector:
         folder=found.folder,
         settings={**found.settings, **context.settings},
     )
-    make = _target(found)
+    make = target(found)
     try:
         return make(context)
     except ImportError as error:
@@ -48,7 +48,8 @@ def private_package(folder: Path) -> str:
     return f"_opsin_detector_{re.sub(r'[^0-9a-zA-Z]', '_', folder.name)}_{digest}"
 
 
-def _target(found: Found) -> Callable[[LoadContext], Detector]:
+def target(found: Found) -> Callable[[LoadContext], Detector]:
+    """The class that a detector names, imported and not called. Raises LoadError as `load` does."""
     module_name, _, attribute = found.target.partition(":")
     if found.package:
         module_name = f"{found.package}.{module_name}"

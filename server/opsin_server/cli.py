@@ -11,6 +11,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from opsin_server.checking import register as register_check
+from opsin_server.pulling import register as register_pull
 from opsin_server.scheduling.simulator.cli import register as register_simulate
 
 __all__ = ["register"]
@@ -44,6 +46,8 @@ def register(app: typer.Typer) -> None:
     """Add the server's commands to the command line."""
     app.command("serve")(serve)
     app.command("new-detector")(new_detector)
+    register_check(app)
+    register_pull(app)
     register_simulate(app)
 
 
@@ -177,7 +181,8 @@ def new_detector(
         written = scaffold.write(name, folder)
     except (OSError, ValueError) as error:
         _fail([str(error)], 1)
-    typer.echo(f"Wrote {written}. Serve it: opsin serve --detectors-dir {folder} --model {name}")
+    typer.echo(f"Wrote {written}. Check it: opsin check-detector {written}")
+    typer.echo(f"Serve it: opsin serve --detectors-dir {folder} --model {name}")
 
 
 def _serve(given: dict[str, Any], config: Path | None) -> int:

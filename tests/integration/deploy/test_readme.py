@@ -105,7 +105,7 @@ def test_every_extra_that_the_readme_names_exists() -> None:
 
 def test_every_command_is_named_in_the_readme_and_on_its_page() -> None:
     page = (ROOT / "docs" / "command-line.md").read_text()
-    commands = [*OWN, "serve", "new-detector", "simulate"]
+    commands = [*OWN, "serve", "new-detector", "check-detector", "simulate"]
     assert [name for name in commands if f"opsin {name}" not in README] == []
     assert [name for name in commands if f"opsin {name}" not in page] == []
 
