@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from opsin_detectors.api import ImageInput, InputError, Item, Options, Prepared, Task, TextInput, Vector
 from opsin_server.admission.gate import Place
+from opsin_server.cache.party import Party
 from opsin_server.calls import Caller, Watcher
 from opsin_server.errors import Failure, Reason
 from opsin_server.models.loaded import LoadedModel
@@ -61,7 +62,26 @@ def submit(
             )
         )
         place.take()
+    if isinstance(caller, Party):
+        caller.begun(_Shared(scheduler, futures, place))
     return futures
+
+
+class _Shared:
+    """Tickets that wait for several callers, whose terms may change."""
+
+    def __init__(self, scheduler: Scheduler, futures: list[asyncio.Future[Done]], place: Place) -> None:
+        self._scheduler = scheduler
+        self._futures = futures
+        self._place = place
+
+    def amend(self, caller: Caller) -> bool:
+        self._place.move(caller.flow)
+        flow, priority, deadline = caller.flow, caller.priority, caller.deadline
+        took = [
+            self._scheduler.amend(f, flow=flow, priority=priority, deadline=deadline) for f in self._futures
+        ]
+        return any(took)
 
 
 async def all_done(futures: Sequence[asyncio.Future[Done]]) -> list[Done]:

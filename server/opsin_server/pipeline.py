@@ -1,6 +1,6 @@
 """The path of an input, from a call to its answer, stage by stage.
 
-    admission -> decode and prepare (CPU pool) -> scheduler -> lane -> finish -> answer
+    answered already? -> admission -> decode and prepare (CPU pool) -> scheduler -> lane -> finish -> answer
 
 It owns the order of the stages and the stopwatch, and nothing of what happens inside one. It knows no
 protobuf and no gRPC: calls come in and answers go out in the server's own words (`calls.py`), and what fails
@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opsin_detectors.api import (
     Box,
@@ -26,6 +26,8 @@ from opsin_detectors.api import (
 from opsin_server import answers
 from opsin_server.admission.gate import Gate
 from opsin_server.admission.options import detect_task, embed_task, resolve
+from opsin_server.cache.key import Question
+from opsin_server.cache.results import Asked, Results
 from opsin_server.calls import (
     Caller,
     DetectAnswer,
@@ -129,13 +131,16 @@ class Pipeline:
         pool: CpuPool,
         budget: PixelBudget,
         limits: MediaLimits,
+        results: Results | None = None,
     ) -> None:
+        """results: answers that need not be computed; by default identical inputs in flight run once."""
         self._registry = registry
         self._scheduler = scheduler
         self._gate = gate
         self._pool = pool
         self._budget = budget
         self._limits = limits
+        self._results = results or Results(pool)
         self._cascade = Cascade(scheduler=scheduler, gate=gate, pool=pool, budget=budget)
 
     async def detect(self, call: DetectCall, watcher: Watcher | None = None) -> DetectAnswer:
@@ -155,12 +160,27 @@ class Pipeline:
             caller=call.caller,
             watcher=watcher,
         )
+
+        async def compute(caller: Caller, watch: Stopwatch) -> DetectAnswer:
+            return await self._detect(replace(looks, caller=caller), seconds, call.options.regions, watch)
+
+        if watcher is not None:  # a frame of a stream is like no other
+            return await compute(call.caller, watch)
+        others = tuple(s.model.key for s in seconds if s.model not in model.whole)
+        question = Question("detect", task, (model.key, *others), options, call.options.regions)
+        asked = Asked(question, call.source, _ref(model), call.options.skip_cache)
+        return await self._results.answer(asked, call.caller, watch, compute)
+
+    async def _detect(
+        self, looks: _Looks, seconds: Sequence[Second], regions: tuple[Box, ...], watch: Stopwatch
+    ) -> DetectAnswer:
+        model = looks.model
         with ExitStack() as held:
             ready, done = await self._look(looks, watch, held)
-            found, labels = await self._assembled(done, call.options.regions, model, options)
+            found, labels = await self._assembled(done, regions, model, looks.options)
             detections = [EmbeddedDetection(one) for one in found]
             if found and ready.image is not None:
-                detections, times = await self._cascade.look(seconds, ready.image, found, call.caller)
+                detections, times = await self._cascade.look(seconds, ready.image, found, looks.caller)
                 watch.add(times)
         return DetectAnswer(
             model=_ref(model),
@@ -180,14 +200,20 @@ class Pipeline:
         _check_dimensions(call.dimensions, model)
         options = Options(truncate_text=call.truncate_text)
         looks = _Looks(model, call.source, task, options, (WHOLE,), keep_image=False, caller=call.caller)
-        with ExitStack() as held:
-            _, done = await self._look(looks, watch, held)
-        vector = vector_of(done[0], model)
-        return EmbedAnswer(
-            model=_ref(model),
-            vector=answers.cut_vector(vector, dimensions=call.dimensions, normalize=call.normalize),
-            timings=watch.stop(),
+
+        async def compute(caller: Caller, watch: Stopwatch) -> EmbedAnswer:
+            with ExitStack() as held:
+                _, done = await self._look(replace(looks, caller=caller), watch, held)
+            vector = answers.cut_vector(
+                vector_of(done[0], model), dimensions=call.dimensions, normalize=call.normalize
+            )
+            return EmbedAnswer(model=_ref(model), vector=vector, timings=watch.stop())
+
+        question = Question(
+            "embed", task, (model.key,), options, normalize=call.normalize, dimensions=call.dimensions
         )
+        asked = Asked(question, call.source, _ref(model), call.skip_cache)
+        return await self._results.answer(asked, call.caller, watch, compute)
 
     async def _assembled(
         self, done: Sequence[Done], regions: tuple[Box, ...], model: LoadedModel, options: Options

@@ -47,6 +47,18 @@ class Place:
         gate.coming += items
         gate.held[flow] = gate.held.get(flow, 0) + items
 
+    def move(self, flow: str) -> None:
+        """Another flow waits for them now."""
+        held = self._gate.held
+        if flow == self._flow or not self._items:
+            return
+        if held[self._flow] > self._items:
+            held[self._flow] -= self._items
+        else:
+            del held[self._flow]
+        held[flow] = held.get(flow, 0) + self._items
+        self._flow = flow
+
     def take(self) -> None:
         """One of them is in the queue now."""
         if self._left:

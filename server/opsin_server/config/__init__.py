@@ -21,6 +21,7 @@ separated by semicolons.
 
 from opsin_server.config.faults import ConfigError
 from opsin_server.config.sections import (
+    CacheSettings,
     DetectorSettings,
     DrainSettings,
     LimitSettings,
@@ -38,6 +39,7 @@ from opsin_server.config.spec import model_spec
 
 __all__ = [
     "DEFAULT_FILE",
+    "CacheSettings",
     "ConfigError",
     "DetectorSettings",
     "DrainSettings",

@@ -24,6 +24,7 @@ __all__ = [
     "DEVICE_PATTERN",
     "MODEL_DEVICE_PATTERN",
     "NAME_PATTERN",
+    "CacheSettings",
     "DetectorSettings",
     "DrainSettings",
     "LimitSettings",
@@ -140,6 +141,30 @@ class StreamSettings(Section):
     secret: SecretStr = SecretStr("")
     """Signs the tokens by which a stream goes on elsewhere. Give all servers behind one address the same, of
     32 characters or more. Unset, the default: a random one, so that a token is good on this process only."""
+
+
+class CacheSettings(Section):
+    """Work that is not done twice. See docs/cache.md."""
+
+    join: bool = True
+    """Whether identical inputs that are in flight run once. Leave it on; off to measure without it."""
+    memory_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(0)
+    """Bytes of answers kept in this process. 0, the default: none. Worth it where the same pictures come
+    again: an answer takes about 1 kB and 0.5 kB for each detection, so 64 MiB hold some 30 000."""
+    ttl: Seconds = 3600.0
+    """Seconds that an answer is kept, here and in Redis. 0: until there is no room. Answers do not change
+    while a version is served, so this only bounds how long unused ones lie around."""
+    redis: SecretStr = SecretStr("")
+    """Where servers share answers: redis://host:6379/0, rediss:// for TLS. Empty, the default: nowhere. Worth
+    it with several servers and a model that takes well over a millisecond. Needs the extra `redis`."""
+    redis_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")] = "opsin"
+    """What every key begins with. Another one for servers that shall not share, or to leave all behind."""
+    redis_timeout: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.01
+    """Seconds after which looking in Redis is given up. A few round trips; each call may lose this much
+    until Redis counts as down, and then nothing."""
+    redis_wait: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.1
+    """Seconds to wait for an answer that another server is computing right now. About what computing takes;
+    0 never waits."""
 
 
 class DetectorSettings(Section):

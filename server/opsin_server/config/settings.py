@@ -7,6 +7,7 @@ from pydantic import field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from opsin_server.config.sections import (
+    CacheSettings,
     DetectorSettings,
     DrainSettings,
     LimitSettings,
@@ -40,6 +41,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     streams: StreamSettings = StreamSettings()
+    cache: CacheSettings = CacheSettings()
     detectors: DetectorSettings = DetectorSettings()
     log: LogSettings = LogSettings()
     drain: DrainSettings = DrainSettings()

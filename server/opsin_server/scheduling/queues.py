@@ -203,6 +203,18 @@ class Queues:
         if ticket.model not in self.terms and model.share.idle:
             del self.models[ticket.model]
 
+    def move(self, ticket: Ticket, changed: Ticket) -> None:
+        """A waiting ticket goes on with another flow, priority or deadline.
+
+        Raises KeyError when it does not wait.
+        """
+        if ticket.id not in self._tickets:
+            raise KeyError(ticket.id)
+        model = self.models[ticket.model]
+        model.remove(ticket)
+        model.add(changed)
+        self._tickets[ticket.id] = changed
+
     def started(self, model: str, tickets: tuple[Ticket, ...], now: float) -> None:
         """The tickets were removed and run as one batch from `now`."""
         queue, terms = self.models[model], self.terms[model]

@@ -122,7 +122,7 @@ class Scheduler:
         self._profiles: dict[str, Profile] = {}
         self._entries: dict[int, Entry] = {}
         """What waits in the queues."""
-        self._open: dict[int, Entry] = {}
+        self._open: dict[asyncio.Future[Done], Entry] = {}
         """What is not answered yet, wherever it is."""
         self._alone_now: set[WarmUp] = set()
         self._finishing: dict[Batch, float] = {}
@@ -225,14 +225,27 @@ class Scheduler:
             shape=prepared.shape,
         )
         entry = Entry(ticket, prepared, item, future, on_start)
-        self._entries[ticket.id] = self._open[ticket.id] = entry
-        future.add_done_callback(lambda _: self._left(entry))
+        self._entries[ticket.id] = self._open[future] = entry
+        future.add_done_callback(self._left)
         self._queues.add(ticket)
         self._observer.ticket_arrived(ticket)
         self._kick()
         if deadline < math.inf:
             self._arm_expiry(deadline)
         return future
+
+    def amend(self, future: asyncio.Future[Done], *, flow: str, priority: Priority, deadline: float) -> bool:
+        """Let a ticket, known by what `submit` gave, wait on other terms; False when it waits no more."""
+        entry = self._open.get(future)
+        if entry is None or entry.ticket.id not in self._entries:
+            return False
+        ticket = replace(entry.ticket, flow=flow, priority=priority, deadline=deadline)
+        self._queues.move(entry.ticket, ticket)
+        self._entries[ticket.id] = self._open[future] = replace(entry, ticket=ticket)
+        self._kick()
+        if deadline < math.inf:
+            self._arm_expiry(deadline)
+        return True
 
     async def run_alone(self, model: str, runner: Runner, pairs: Iterable[tuple[Prepared, Item]]) -> float:
         """Run a batch past all queues (warm-up) and return its seconds on the lane; raises what it raises."""
@@ -420,9 +433,9 @@ class Scheduler:
 
     # -- tickets that end without running ----------------------------------------------------------------
 
-    def _left(self, entry: Entry) -> None:
+    def _left(self, future: asyncio.Future[Done]) -> None:
         """Somebody's future is done: when it was cancelled while waiting, its ticket goes."""
-        self._open.pop(entry.ticket.id, None)
+        entry = self._open.pop(future)
         if self._entries.pop(entry.ticket.id, None) is not None:
             self._queues.remove(entry.ticket)
         if entry.future.cancelled():

@@ -69,6 +69,8 @@ class Class:
         insort(line.due, entry)
         insort(self.due, entry)
         line.arrivals[ticket.id] = ticket
+        if ticket.arrived < line.oldest.arrived:  # it came from another line, or changed its deadline
+            line.arrivals.move_to_end(ticket.id, last=False)
 
     def remove(self, ticket: Ticket) -> None:
         """Take a waiting ticket out, and its line with it when it was the last."""
