@@ -4,6 +4,7 @@ nanodet                                    the detector of that name, with its o
 slow=echo,delay_ms=50                      another name for it, with settings
 cats=./my-classifier                       a Hugging Face folder
 falcon=Falconsai/nsfw_image_detection      a Hugging Face hub id
+plates=exports/plates.onnx                 an ONNX file, or OpenVINO IR (.xml), with its description beside it
 mine=weights/v7.bin,detector=brightness    any source, for a detector named explicitly
 """
 
@@ -20,8 +21,11 @@ __all__ = ["HUGGING_FACE", "ModelSpec", "Resolved", "parse", "resolve", "take_ap
 
 HUGGING_FACE = "transformers"
 """The detector that reads Hugging Face folders and hub ids."""
+ONNX = "onnx"
+"""The detector that reads exported graphs."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_GRAPHS = (".onnx", ".xml")
 _PATH_MARKS = ("/", "./", "../", "~", ".\\")
 
 
@@ -77,7 +81,8 @@ def resolve(spec: ModelSpec, found: Mapping[str, Found]) -> Resolved:
     """The detector and the source that `spec` means.
 
     An explicit `detector=` setting wins. Else the source (or the name, where there is no source) is a
-    detector, a local Hugging Face folder, or a hub id. Raises LoadError saying what would be right.
+    detector, a local Hugging Face folder, an exported graph, or a hub id. Raises LoadError saying what would
+    be right.
     """
     settings = {key: value for key, value in spec.settings.items() if key != "detector"}
     if explicit := spec.settings.get("detector", ""):
@@ -95,6 +100,8 @@ def _guess(source: str, found: Mapping[str, Found], *, named: bool) -> tuple[Fou
     path = Path(source).expanduser()
     if path.is_dir():
         return pick(HUGGING_FACE, found), _checked_folder(path)
+    if path.suffix.lower() in _GRAPHS:
+        return pick(ONNX, found), _checked_graph(path)
     if path.exists():
         raise LoadError(f"{path} is a file; say which detector reads it: detector=NAME")
     if source.startswith(_PATH_MARKS):
@@ -112,6 +119,12 @@ def _checked_folder(path: Path) -> str:
             f"{path} holds no config.json, so it is no Hugging Face model folder; "
             "say which detector reads it: detector=NAME"
         )
+    return str(path.resolve())
+
+
+def _checked_graph(path: Path) -> str:
+    if not path.is_file():
+        raise LoadError(f"there is no file {path}")
     return str(path.resolve())
 
 

@@ -80,7 +80,7 @@ def merge_regions(
     What two regions both saw (same class, overlap above `iou_threshold`) is kept once, with the higher score.
     A classifier's labels become one detection per region, all labels in attribute `class`.
     """
-    if Task.DETECT not in info.tasks:
+    if not info.tasks & {Task.DETECT, Task.READ_TEXT}:
         pairs = zip(outputs, regions, strict=True)
         return [_classified(output.labels, region) for output, region in pairs if output.labels]
     seen = [

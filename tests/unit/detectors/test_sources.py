@@ -73,6 +73,15 @@ def test_a_hugging_face_folder_goes_to_transformers(tmp_path: Path) -> None:
     assert (resolved.found.name, resolved.source) == ("transformers", str(tmp_path.resolve()))
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.xml", "MODEL.ONNX"])
+def test_an_exported_graph_goes_to_onnx(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+
+    resolved = resolve(ModelSpec("m", str(tmp_path / name)), FOUND)
+
+    assert (resolved.found.name, resolved.source) == ("onnx", str((tmp_path / name).resolve()))
+
+
 def test_a_hub_id_goes_to_transformers_as_it_is() -> None:
     resolved = resolve(parse("m=Falconsai/nsfw_image_detection"), FOUND)
 
@@ -96,7 +105,8 @@ def test_an_explicit_detector_without_source_keeps_its_packaged_weights() -> Non
     ("text", "said"),
     [
         ("nanodett", "there is no detector “nanodett”; did you mean “nanodet”?"),
-        ("nope", "there is no detector “nope”; there are “echo”, “nanodet”, “nsfw”"),
+        ("nope", "there is no detector “nope”; there are “echo”, “face-emotion”, “nanodet”, “nsfw”"),
+        ("m=exports/plates.onnx", "there is no file exports/plates.onnx"),
         ("m=nanodett", "“nanodett” is neither a folder, nor a hub id (org/name); there is no detector"),
         ("m=./nowhere", "there is no folder nowhere"),
         ("m=/nowhere/at/all", "there is no folder /nowhere/at/all"),

@@ -1,0 +1,1 @@
+"""Built-in detector that reads text in pictures."""

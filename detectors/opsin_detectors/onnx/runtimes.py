@@ -1,0 +1,252 @@
+"""What executes a graph: onnxruntime or OpenVINO, behind one small interface.
+
+Both take the width of the lane that calls them: as many threads as torch may use on the calling thread, which
+is what a lane sets. A width met for the first time (during warm-up) compiles the graph for it.
+Knows arrays and names; pictures and meanings are the business of `description.py` and `heads.py`.
+"""
+
+import importlib.util
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from opsin_detectors.api import LoadContext, LoadError
+
+__all__ = ["RUNTIMES", "Port", "Runtime", "open_graph"]
+
+RUNTIMES = ("onnxruntime", "openvino")
+
+Array = npt.NDArray[Any]
+_Compiled = TypeVar("_Compiled")
+
+_OPENVINO_PRECISION = {"auto": "f32", "float32": "f32", "bfloat16": "bf16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output. shape: None where it is left open; None as a whole when its rank is, too."""
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    dtype: np.dtype[Any]
+
+
+class Runtime(ABC):
+    """A loaded graph with one input. Several threads may call `run` at once."""
+
+    name: str
+    input: Port
+    outputs: tuple[Port, ...]
+
+    @abstractmethod
+    def run(self, batch: Array, *, trial: bool = False) -> list[Array]:
+        """All outputs, in the graph's order, for a batch of the input's shape and type.
+
+        trial: this is not a lane; its width means nothing.
+        """
+
+
+class _PerWidth(Generic[_Compiled]):
+    """One compiled graph for each width of lane, made when first asked for.
+
+    The trial's, of width 1, is let go when the first lane turns out to be wider: weights are held only once.
+    """
+
+    def __init__(self, make: Callable[[int], _Compiled]) -> None:
+        self._make = make
+        self._made: dict[int, _Compiled] = {}
+        self._lanes: set[int] = set()
+        self._lock = threading.Lock()
+
+    def here(self, *, trial: bool = False) -> _Compiled:
+        """The one for as many threads as the calling thread may use; of width 1 for a trial."""
+        width = 1 if trial else max(1, torch.get_num_threads())
+        compiled = self._made.get(width)
+        if compiled is None or (not trial and width not in self._lanes):
+            with self._lock:
+                compiled = self._get(width, trial)
+        return compiled
+
+    def _get(self, width: int, trial: bool) -> _Compiled:
+        if not trial:
+            if not self._lanes and width != 1:
+                self._made.clear()
+            self._lanes.add(width)
+        if width not in self._made:
+            self._made[width] = self._make(width)
+        return self._made[width]
+
+
+def open_graph(path: Path, runtime: str, context: LoadContext) -> Runtime:
+    """The graph in a runtime: `onnxruntime`, `openvino`, or `auto`.
+
+    auto: OpenVINO for its own IR (.xml), else onnxruntime where it is installed, else OpenVINO. Raises
+    LoadError with what would be right.
+    """
+    chosen = _chosen(path, runtime)
+    if importlib.util.find_spec(chosen) is None:
+        extra = "onnx" if chosen == "onnxruntime" else "openvino"
+        raise LoadError(
+            f"model “{context.name}” needs {chosen}, which is not installed: pip install 'opsin[{extra}]'"
+        )
+    try:
+        return _OnnxRuntime(path, context) if chosen == "onnxruntime" else _OpenVino(path, context)
+    except LoadError:
+        raise
+    except Exception as error:  # each runtime has a tree of its own
+        why = " ".join(str(error).split())[:300]
+        raise LoadError(f"{chosen} cannot read {path}: {why}") from error
+
+
+def _chosen(path: Path, runtime: str) -> str:
+    ir = path.suffix == ".xml"
+    if runtime == "auto":
+        here = importlib.util.find_spec("onnxruntime") or not importlib.util.find_spec("openvino")
+        return "onnxruntime" if here and not ir else "openvino"
+    if runtime not in RUNTIMES:
+        raise LoadError(f"setting “runtime” has to be auto, {' or '.join(RUNTIMES)}, not “{runtime}”")
+    if ir and runtime == "onnxruntime":
+        raise LoadError(f"{path.name} is OpenVINO's own format: runtime=openvino, or export an .onnx file")
+    return runtime
+
+
+def _only(inputs: Sequence[Port], path: Path) -> Port:
+    if len(inputs) != 1:
+        names = ", ".join(port.name for port in inputs)
+        raise LoadError(f"{path.name} has {len(inputs)} inputs ({names}); it has to have one, the picture")
+    return inputs[0]
+
+
+class _OnnxRuntime(Runtime):
+    """A session for each width. Extra threads of a width are shared by the lanes of that width."""
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, context: LoadContext) -> None:
+        import onnxruntime
+
+        self._ort: Any = onnxruntime
+        self._path = path
+        self._providers = _providers(onnxruntime.get_available_providers(), context)
+        if context.dtype not in ("auto", "float32"):
+            raise LoadError(
+                f"model “{context.name}”: onnxruntime runs a graph in the types it was exported with; "
+                f"export it as {context.dtype}, or use runtime=openvino"
+            )
+        self._sessions = _PerWidth(self._session)
+        session = self._sessions.here(trial=True)
+        self.input = _only([self._port(one) for one in session.get_inputs()], path)
+        self.outputs = tuple(self._port(one) for one in session.get_outputs())
+
+    def run(self, batch: Array, *, trial: bool = False) -> list[Array]:
+        """See `Runtime`."""
+        session = self._sessions.here(trial=trial)
+        answer: list[Array] = session.run(None, {self.input.name: batch})
+        return answer
+
+    def _session(self, width: int) -> Any:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = width
+        options.inter_op_num_threads = 1
+        # Idle threads that spin take the cores from the other lanes, and from decoding.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        return self._ort.InferenceSession(str(self._path), options, providers=self._providers)
+
+    def _port(self, port: Any) -> Port:
+        shape = tuple(side if isinstance(side, int) else None for side in port.shape)
+        return Port(port.name, shape, _dtype(port.type))
+
+
+def _providers(available: Sequence[str], context: LoadContext) -> list[Any]:
+    device, _, index = context.device.partition(":")
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if device == "cuda" and "CUDAExecutionProvider" in available:
+        return [("CUDAExecutionProvider", {"device_id": index or "0"}), "CPUExecutionProvider"]
+    raise LoadError(
+        f"this onnxruntime cannot use device “{context.device}” of model “{context.name}”; for a GPU install "
+        "onnxruntime-gpu in its place, or set device=cpu"
+    )
+
+
+def _dtype(written: str) -> np.dtype[Any]:
+    """ "tensor(float16)" as numpy has it; what is no tensor of numbers becomes object."""
+    name = written.removeprefix("tensor(").removesuffix(")")
+    names = {"float": "float32", "double": "float64"}
+    try:
+        return np.dtype(names.get(name, name))
+    except TypeError:
+        return np.dtype(object)
+
+
+class _OpenVino(Runtime):
+    """A compiled model for each width, with as many streams as lanes of that width fit the machine."""
+
+    name = "openvino"
+
+    def __init__(self, path: Path, context: LoadContext) -> None:
+        import openvino
+
+        if context.device != "cpu":
+            raise LoadError(
+                f"model “{context.name}”: OpenVINO is used on the CPU here; set device=cpu, or "
+                "runtime=onnxruntime"
+            )
+        if context.dtype not in _OPENVINO_PRECISION:
+            known = ", ".join(_OPENVINO_PRECISION)
+            raise LoadError(f"model “{context.name}”: dtype has to be one of {known}, not {context.dtype}")
+        self._precision = _OPENVINO_PRECISION[context.dtype]
+        self._core: Any = openvino.Core()
+        self._model: Any = self._core.read_model(path)
+        self.input = _only([_openvino_port(one) for one in self._model.inputs], path)
+        self.outputs = tuple(_openvino_port(one) for one in self._model.outputs)
+        self._compiled = _PerWidth(self._compile)
+        self._mine = threading.local()
+        """Of each thread: a request, and the compiled model it belongs to."""
+
+    def run(self, batch: Array, *, trial: bool = False) -> list[Array]:
+        """See `Runtime`."""
+        compiled = self._compiled.here(trial=trial)
+        if getattr(self._mine, "compiled", None) is not compiled:
+            self._mine.compiled, self._mine.request = compiled, compiled.create_infer_request()
+        results = self._mine.request.infer([batch])
+        return [np.array(results[port]) for port in compiled.outputs]
+
+    def _compile(self, width: int) -> Any:
+        streams = max(1, _cores() // width)
+        return self._core.compile_model(
+            self._model,
+            "CPU",
+            {
+                "NUM_STREAMS": streams,
+                "INFERENCE_NUM_THREADS": streams * width,
+                "ENABLE_CPU_PINNING": False,
+                "INFERENCE_PRECISION_HINT": self._precision,
+            },
+        )
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _openvino_port(port: Any) -> Port:
+    shape = port.partial_shape
+    if shape.rank.is_dynamic:
+        sides = None
+    else:
+        sides = tuple(None if side.is_dynamic else side.get_length() for side in shape)
+    kind: np.dtype[Any] = np.dtype(port.element_type.to_dtype())
+    return Port(next(iter(sorted(port.names)), ""), sides, kind)
