@@ -1,6 +1,5 @@
 """Faces and their emotions, as a client gets them: one call, two models, one answer."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -78,24 +77,6 @@ async def test_emotions_and_vectors_are_had_in_one_call() -> None:
         reply = await server.inference.Detect(request(embed_detections=True, embed_model="vectors"))
         expect_the_astronaut(reply)
         assert reply.detections[0].embedding.dimensions == 8
-
-
-async def test_crops_of_several_callers_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving("face-emotion", scheduler={"lanes": 1}) as server:
-        sizes: list[int] = []
-        model = server.app.registry.route("face-emotion", "detect").stages[0][1]
-        infer = model.detector.infer
-
-        def counting(batch: Any) -> Any:
-            sizes.append(len(batch))
-            return infer(batch)
-
-        monkeypatch.setattr(model.detector, "infer", counting)
-        many = [request(skip_cache=True, min_score=0.5 + index / 1000) for index in range(12)]
-        for reply in await asyncio.gather(*(server.inference.Detect(one) for one in many)):
-            expect_the_astronaut(reply)
-        assert sum(sizes) == 12
-        assert max(sizes) > 1
 
 
 async def test_regions_are_found_in_and_told_in_whole_image_coordinates() -> None:
