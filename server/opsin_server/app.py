@@ -52,7 +52,7 @@ __all__ = ["BUILT_IN_MODELS", "App", "run"]
 
 log = structlog.get_logger(__name__)
 
-BUILT_IN_MODELS = ("nanodet", "nsfw")
+BUILT_IN_MODELS = ("nanodet", "nsfw", "face-emotion")
 """Served when nobody says what to serve."""
 MOST_CPU_LANES = 4
 """Lanes share one interpreter lock; beyond a few they wait for each other more than for the cores."""
