@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging as hugging_face
 from transformers.utils.hub import cached_file
@@ -142,6 +143,11 @@ def _reason(source: str, error: Exception) -> str:
         )
     if "safetensors" in text and (not folder.is_dir() or any(folder.glob("*.bin"))):
         return "it has no safetensors; allow_pickle=true loads pickled weights, if you trust who made them"
+    if not folder.is_dir() and ("connect to" in text or "offline mode" in text):
+        return (
+            f"it is not in the cache ({constants.HF_HOME}), and the hub ({constants.ENDPOINT}) cannot be "
+            "reached; where it can be, “opsin pull” fetches it ahead"
+        )
     return text[:300] or type(error).__name__
 
 
