@@ -12,7 +12,7 @@ from difflib import get_close_matches
 
 from opsin_detectors.api import LoadContext, LoadError
 
-__all__ = ["Settings"]
+__all__ = ["SettingError", "Settings"]
 
 _SWITCH = {
     "true": True,
@@ -24,6 +24,10 @@ _SWITCH = {
     "off": False,
     "0": False,
 }
+
+
+class SettingError(LoadError):
+    """A setting is wrong, or there is no such setting; the message names it and says what would be right."""
 
 
 class Settings:
@@ -64,10 +68,10 @@ class Settings:
                 near = get_close_matches(key, self._known, n=1)
                 known = ", ".join(sorted(self._known)) or "none"
                 hint = f"did you mean “{near[0]}”?" if near else f"known settings: {known}"
-                raise LoadError(f"model “{self._model}” has no setting “{key}”; {hint}")
+                raise SettingError(f"model “{self._model}” has no setting “{key}”; {hint}")
 
-    def _wrong(self, key: str, why: str) -> LoadError:
-        return LoadError(f"setting “{key}” of model “{self._model}” {why}")
+    def _wrong(self, key: str, why: str) -> SettingError:
+        return SettingError(f"setting “{key}” of model “{self._model}” {why}")
 
 
 def _range(least: float, most: float) -> str:

@@ -27,12 +27,15 @@ from opsin_detectors.api import LoadError
 from opsin_detectors.finder import Found, find
 from opsin_detectors.sources import ModelSpec, resolve
 from opsin_server.admission.gate import Gate, GateLimits
+from opsin_server.cache.service import CacheService
 from opsin_server.config import ConfigError, ModelSettings, SchedulerSettings, Settings
 from opsin_server.media.budget import PixelBudget
 from opsin_server.media.decode import configure_pillow
 from opsin_server.media.header import MediaLimits
 from opsin_server.media.pool import CpuPool, usable_cores
 from opsin_server.models import background
+from opsin_server.models.lifecycle import Lifecycle
+from opsin_server.models.operator import Operator
 from opsin_server.models.registry import Registry, Version
 from opsin_server.models.status import ModelState
 from opsin_server.models.view import Catalog
@@ -42,6 +45,9 @@ from opsin_server.rpc.health import HealthBoard
 from opsin_server.rpc.server import RpcServer
 from opsin_server.scheduling.scheduler import Scheduler, SchedulerOptions
 from opsin_server.scheduling.ticket import Ticket
+from opsin_server.shadow import Shadow
+from opsin_server.switchboard import Switchboard
+from opsin_server.telemetry.caching import CacheMetrics
 from opsin_server.telemetry.exposition import MetricsEndpoint, OnLoop
 from opsin_server.telemetry.logs import configure as configure_logs
 from opsin_server.telemetry.metrics import Metrics, ModelGauges, Snapshot
@@ -52,8 +58,10 @@ __all__ = ["BUILT_IN_MODELS", "App", "run"]
 
 log = structlog.get_logger(__name__)
 
-BUILT_IN_MODELS = ("nanodet", "nsfw", "face-emotion")
+BUILT_IN_MODELS = ("nanodet", "nsfw")
 """Served when nobody says what to serve."""
+SPARE_BACKLOG = 0.02
+"""Seconds of work that may wait while a shadow still gets copies: more, and somebody would wait for them."""
 MOST_CPU_LANES = 4
 """Lanes share one interpreter lock; beyond a few they wait for each other more than for the cores."""
 
@@ -102,6 +110,13 @@ class App:
         )
         self._pool = CpuPool(settings.scheduler.cpu_threads, max_queued=limits.max_queued_tickets)
         self._budget = PixelBudget(limits.max_decoded_bytes)
+        self._cache = CacheService(
+            settings.cache,
+            self._pool,
+            CacheMetrics(self.metrics.registry),
+            release=_version(),
+            folders={name: one.folder for name, one in found.items()},
+        )
         self.pipeline = Pipeline(
             registry=self.registry,
             scheduler=self.scheduler,
@@ -109,17 +124,27 @@ class App:
             pool=self._pool,
             budget=self._budget,
             limits=media,
+            results=self._cache.results,
         )
         self.catalog = Catalog(self.registry, self.scheduler, self._shares)
+        self._shadow = Shadow(self.pipeline, self._has_time, self.metrics.shadow)
+        self.lifecycle = Lifecycle(
+            self.registry,
+            self.scheduler,
+            on_gone=self._model_gone,
+            patience=settings.drain.grace,
+        )
         self.rpc = RpcServer(
             settings,
-            pipeline=self.pipeline,
+            pipeline=Switchboard(self.registry, self.pipeline, self._shadow, self.metrics),
             catalog=self.catalog,
             board=self.board,
             metrics=self.metrics,
             pool=self._pool,
+            operator=Operator(self.lifecycle, self.catalog),
             version=_version(),
         )
+        self.lifecycle.followers = self.rpc.streams
         self._endpoint: MetricsEndpoint | None = None
         self._begun: set[str] = set()
         """Names that have served with all their versions."""
@@ -136,6 +161,7 @@ class App:
         except OSError as error:
             raise ConfigError([str(error)]) from error
         await self.rpc.start()
+        await self._cache.start()
         return port
 
     def _metrics_endpoint(self) -> MetricsEndpoint | None:
@@ -160,6 +186,9 @@ class App:
         await asyncio.sleep(self.settings.drain.delay if delay is None else delay)
         self.board.close()
         await self.rpc.stop(self.settings.drain.grace)
+        await self.lifecycle.close()
+        await self._shadow.close()
+        await self._cache.close()
         await self.scheduler.close()
         if self._trace is not None:
             await asyncio.to_thread(self._trace.close)
@@ -169,23 +198,49 @@ class App:
         await self.registry.close()
 
     def _model_state(self, version: Version) -> None:
+        self._cache.model_state(version)
         self._tell_health(version.name, self.scheduler.healthy)
+
+    def _model_gone(self, version: Version) -> None:
+        self.metrics.forget(version.name, version.number)
+        if any(other.name == version.name for other in self.registry):
+            self._tell_health(version.name, self.scheduler.healthy)
+            return
+        self._begun.discard(version.name)
+        self.board.remove_model(version.name)
+
+    def _has_time(self) -> bool:
+        """Whether the device has caught up with its callers, and there is room for pixels."""
+        crowded = self._budget.used > self.settings.limits.max_decoded_bytes / 2
+        return not crowded and self.scheduler.backlog_seconds() < SPARE_BACKLOG
 
     def _device_health(self, healthy: bool) -> None:
         for name in {version.name for version in self.registry}:
             self._tell_health(name, healthy)
 
     def _tell_health(self, name: str, device_healthy: bool) -> None:
-        """A name begins to serve once all its versions do; from then on it serves while any of them does."""
-        serving = [v.state is ModelState.SERVING for v in self.registry.versions(name)]
-        if all(serving):
+        """A name begins to serve once none of its versions is coming up any more.
+
+        From then on it serves while any of them does.
+        """
+        states = {v.state for v in self.registry.versions(name)}
+        if ModelState.SERVING in states and not states & {ModelState.LOADING, ModelState.WARMING}:
             self._begun.add(name)
-        self.board.set_model(name, device_healthy and name in self._begun and any(serving))
+        serving = ModelState.SERVING in states and name in self._begun
+        self.board.set_model(name, device_healthy and serving)
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(
             models=tuple(
-                ModelGauges(m.name, m.version, m.queued, m.oldest_wait, m.busy_share)
+                ModelGauges(
+                    m.name,
+                    m.version,
+                    m.queued,
+                    m.oldest_wait,
+                    m.busy_share,
+                    m.traffic_weight,
+                    m.state is ModelState.SERVING,
+                )
                 for m in self.catalog.list()
             ),
             devices=tuple((d.name, d.busy_share) for d in self.catalog.server().devices),

@@ -35,6 +35,7 @@ __all__ = [
     "Section",
     "ServerSettings",
     "StreamSettings",
+    "label_fault",
 ]
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -223,6 +224,12 @@ class ModelSettings(Section):
     """Its share of the device when models compete, against the others' shares."""
     labels: tuple[str, ...] = ()
     """Labels that lead to this version: `name@canary`."""
+    weight: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """Its share of the calls that name no version: this over the sum for all versions of the name. Unset, the
+    default: the first version of a name gets all, the others none."""
+    shadow: bool = False
+    """Whether it gets a copy of every call for its name, with the answers thrown away: to try a new version
+    on real traffic. One for each name at most."""
     settings: dict[str, str] = Field(default_factory=dict)
     """The detector's own settings; `--model` puts every key here that is not one of the above."""
 
@@ -238,9 +245,13 @@ class ModelSettings(Section):
     @classmethod
     def _not_digits(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for label in value:
-            if not re.match(NAME_PATTERN, label) or label.isdigit():
-                msg = (
-                    f"a label is lower-case letters, digits, dots and dashes, never all digits; not {label!r}"
-                )
-                raise ValueError(msg)
+            if fault := label_fault(label):
+                raise ValueError(fault)
         return value
+
+
+def label_fault(label: str) -> str:
+    """What is wrong with a label; empty when nothing is."""
+    if re.match(NAME_PATTERN, label) and not label.isdigit():
+        return ""
+    return f"a label is lower-case letters, digits, dots and dashes, never all digits; not {label[:200]!r}"

@@ -68,6 +68,18 @@ class Settings(BaseSettings):
             seen.add((model.name, model.version))
         return self
 
+    @model_validator(mode="after")
+    def _traffic_goes_somewhere(self) -> "Settings":
+        for name in {model.name for model in self.model}:
+            versions = [model for model in self.model if model.name == name]
+            if all(model.weight == 0 for model in versions):
+                msg = f"every version of model {name} has weight 0; one at least has to be above it"
+                raise ValueError(msg)
+            if sum(model.shadow for model in versions) > 1:
+                msg = f"model {name} has several shadows; one is the most there can be"
+                raise ValueError(msg)
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -1,12 +1,13 @@
 """A model written in one line, `NAME[=SOURCE][,key=value...]`, as the table it stands for in the file."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from opsin_detectors.api import LoadError
 from opsin_detectors.sources import take_apart
 from opsin_server.config.sections import ModelSettings
 
-__all__ = ["model_spec"]
+__all__ = ["model_spec", "model_table"]
 
 _NO_KEYS = ("name", "source", "settings")
 
@@ -22,13 +23,18 @@ def model_spec(spec: str) -> dict[str, Any]:
     except LoadError as error:
         msg = f"{error}; a model is written NAME[=SOURCE][,key=value...]"
         raise ValueError(msg) from None
+    return model_table(taken.name, taken.source, taken.settings)
+
+
+def model_table(name: str, source: str, pairs: Mapping[str, str]) -> dict[str, Any]:
+    """The table of a model from its `key=value` pairs: ours beside `settings`, the detector's in it."""
     ours: dict[str, Any] = {}
     theirs: dict[str, str] = {}
-    for key, value in taken.settings.items():
+    for key, value in pairs.items():
         if key == "labels":
             ours[key] = value.split("+")
         elif key in ModelSettings.model_fields and key not in _NO_KEYS:
             ours[key] = value
         else:
             theirs[key] = value
-    return {"name": taken.name, "source": taken.source, **ours, "settings": theirs}
+    return {"name": name, "source": source, **ours, "settings": theirs}

@@ -164,14 +164,14 @@ class Registry:
 
     def pick(self, name: str, kind: Kind, routing_key: str = "") -> Version:
         """The version that answers a call for `name`, `name@3`, `name@label` or "". Raises Failure."""
-        version = self._find(name, kind, routing_key)
+        version = self.find(name, kind, routing_key)
         if not version.serves:
             raise self._not_ready(version)
         return version
 
     def route(self, name: str, kind: Kind, routing_key: str = "") -> LoadedModel:
         """As `pick`, for a call that was let in: its version may be draining by now. Raises Failure."""
-        version = self._find(name, kind, routing_key)
+        version = self.find(name, kind, routing_key)
         if version.loaded is None or version.state not in (ModelState.SERVING, ModelState.DRAINING):
             raise self._not_ready(version)
         return version.loaded
@@ -183,7 +183,8 @@ class Registry:
                 return version
         return None
 
-    def _find(self, name: str, kind: Kind, routing_key: str) -> Version:
+    def find(self, name: str, kind: Kind, routing_key: str = "") -> Version:
+        """The version that a call is about, whatever its state. Raises Failure."""
         asked = traffic.wanted(name)
         base = asked.name or self.default(kind)
         versions = self.versions(base)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from opsin_server.errors import Failure
+from opsin_server.models.memory import memory_of
 from opsin_server.models.registry import Kind, Registry, Version
 from opsin_server.models.status import BatchTime, DeviceStatus, ModelStatus, ServerStatus
 from opsin_server.scheduling.scheduler import Scheduler
@@ -29,17 +30,20 @@ class Catalog:
 
     def list(self) -> Sequence[ModelStatus]:
         """Every version of every model."""
-        return [self._describe(version) for version in self._registry]
+        return [self.describe(version) for version in self._registry]
 
     def get(self, name: str) -> Sequence[ModelStatus]:
         """The versions of one model; "" is the default of Detect. Raises Failure MODEL_NOT_FOUND."""
-        return [self._describe(v) for v in self._registry.versions(name or self._registry.default("detect"))]
+        return [self.describe(v) for v in self._registry.versions(name or self._registry.default("detect"))]
 
     def server(self) -> ServerStatus:
         """The devices, and the models that no name stands for."""
+        memory = memory_of(self._scheduler.device)
         device = DeviceStatus(
             name=self._scheduler.device,
             lanes=self._scheduler.lanes,
+            memory_bytes=memory.total,
+            free_memory_bytes=memory.free,
             busy_share=self._shares.device(self._clock()),
         )
         return ServerStatus((device,), self._default("detect"), self._default("embed"))
@@ -50,7 +54,8 @@ class Catalog:
         except Failure:
             return ""
 
-    def _describe(self, version: Version) -> ModelStatus:
+    def describe(self, version: Version) -> ModelStatus:
+        """How one version stands now."""
         now = self._clock()
         key = version.key
         known = key in self._scheduler.profiles
@@ -66,6 +71,7 @@ class Catalog:
             buckets=self._scheduler.terms(key).buckets if known else (),
             profile=self._profile(key) if known else (),
             traffic_weight=version.weight,
+            shadow=version.shadow,
             labels=version.labels,
             load_time=version.load_seconds or None,
             serving_since=version.serving_since or None,

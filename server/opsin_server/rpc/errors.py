@@ -116,6 +116,7 @@ REFUSALS: frozenset[Reason] = frozenset(
         Reason.VERSION_NOT_FOUND,
         Reason.TASK_UNSUPPORTED,
         Reason.MODEL_NOT_READY,
+        Reason.MODEL_LOAD_FAILED,
         Reason.DRAINING,
         Reason.QUEUE_FULL,
         Reason.QUOTA_EXCEEDED,

@@ -1,7 +1,6 @@
 """ModelService: what the server is and has. Read off the catalog, converted, nothing decided.
 
-LoadModel, UnloadModel and SetTraffic are not served yet; they are left unregistered, so that gRPC answers
-UNIMPLEMENTED by itself.
+What changes something is in `operate.py`.
 """
 
 import dataclasses
@@ -57,7 +56,7 @@ _TASKS: Mapping[Task, TaskMessage.ValueType] = {
 
 
 class ModelService:
-    """The methods of opsin.v1.ModelService that exist, as behaviours for `Edge`."""
+    """The methods of opsin.v1.ModelService that tell something, as behaviours for `Edge`."""
 
     def __init__(
         self,

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from opsin_server.calls import DetectAnswer, DetectCall, EmbedAnswer, EmbedCall, Watcher
+from opsin_server.models.lifecycle import LoadAsk, TrafficAsk
 from opsin_server.models.status import ModelStatus, ServerStatus
 
-__all__ = ["Catalog", "Pipeline"]
+__all__ = ["Catalog", "Operator", "Pipeline"]
 
 
 class Pipeline(Protocol):
@@ -40,4 +41,20 @@ class Catalog(Protocol):
 
     def server(self) -> ServerStatus:
         """The devices, and which models the empty name means."""
+        ...
+
+
+class Operator(Protocol):
+    """Changes what is loaded, and who gets which calls. Raises `Failure`."""
+
+    async def load(self, ask: LoadAsk) -> ModelStatus:
+        """Load a version; how it stands."""
+        ...
+
+    async def unload(self, name: str, number: int) -> ModelStatus:
+        """Take a version away (0: the only one); how it stands."""
+        ...
+
+    async def set_traffic(self, ask: TrafficAsk) -> Sequence[ModelStatus]:
+        """Share traffic out anew; every version of the name."""
         ...

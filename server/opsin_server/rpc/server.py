@@ -14,7 +14,14 @@ import grpc
 from opsin.v1 import inference_service_pb2, model_service_pb2
 from opsin.v1.detect_pb2 import BatchDetectRequest, DetectRequest
 from opsin.v1.embed_pb2 import BatchEmbedRequest, EmbedRequest
-from opsin.v1.model_service_pb2 import GetModelRequest, GetServerInfoRequest, ListModelsRequest
+from opsin.v1.model_service_pb2 import (
+    GetModelRequest,
+    GetServerInfoRequest,
+    ListModelsRequest,
+    LoadModelRequest,
+    SetTrafficRequest,
+    UnloadModelRequest,
+)
 from opsin.v1.stream_pb2 import StreamDetectRequest
 from opsin_server.config import Settings
 from opsin_server.media.pool import CpuPool
@@ -23,7 +30,8 @@ from opsin_server.rpc.edge import Edge
 from opsin_server.rpc.health import HealthBoard, HealthServicer
 from opsin_server.rpc.inference import InferenceService
 from opsin_server.rpc.model import ModelService
-from opsin_server.rpc.seam import Catalog, Pipeline
+from opsin_server.rpc.operate import OperatorService
+from opsin_server.rpc.seam import Catalog, Operator, Pipeline
 from opsin_server.rpc.stream import StreamService
 from opsin_server.telemetry.metrics import Metrics
 
@@ -50,8 +58,10 @@ class RpcServer:
         board: HealthBoard,
         metrics: Metrics,
         pool: CpuPool,
+        operator: Operator | None = None,
         version: str = "0",
     ) -> None:
+        """operator: None serves models that nobody can change; what would change them is UNIMPLEMENTED."""
         self._settings = settings
         self._board = board
         self._server = grpc.aio.server(options=options(settings))
@@ -67,7 +77,8 @@ class RpcServer:
         inference = InferenceService(pipeline, settings.limits, metrics)
         models = ModelService(catalog, settings.limits, version)
         self._add(INFERENCE, _inference_handlers(edge, inference, self.streams))
-        self._add(MODEL, _model_handlers(edge, models))
+        changes = _operator_handlers(edge, OperatorService(operator)) if operator is not None else {}
+        self._add(MODEL, {**_model_handlers(edge, models), **changes})
         self._add(health.SERVICE, HealthServicer(board).handlers())
         reflection.add_reflection(self._server, (INFERENCE, MODEL, health.SERVICE))
 
@@ -144,6 +155,14 @@ def _model_handlers(edge: Edge, models: ModelService) -> Handlers:
         "GetServerInfo": edge.unary("GetServerInfo", GetServerInfoRequest, models.get_server_info),
         "ListModels": edge.unary("ListModels", ListModelsRequest, models.list_models),
         "GetModel": edge.unary("GetModel", GetModelRequest, models.get_model),
+    }
+
+
+def _operator_handlers(edge: Edge, operator: OperatorService) -> Handlers:
+    return {
+        "LoadModel": edge.unary("LoadModel", LoadModelRequest, operator.load_model),
+        "UnloadModel": edge.unary("UnloadModel", UnloadModelRequest, operator.unload_model),
+        "SetTraffic": edge.unary("SetTraffic", SetTrafficRequest, operator.set_traffic),
     }
 
 

@@ -18,7 +18,7 @@ from opsin_server.media.pool import CpuPool
 from opsin_server.rpc.edge import CallContext
 from opsin_server.rpc.live_stream import LiveStream, StreamRooms
 from opsin_server.rpc.seam import Catalog, Pipeline
-from opsin_server.rpc.stream_config import StreamTerms, terms
+from opsin_server.rpc.stream_config import StreamTerms, reachable, terms
 from opsin_server.scheduling.ticket import Priority
 from opsin_server.streams.events import GoAwayReason
 from opsin_server.streams.tokens import TokenSigner
@@ -52,7 +52,7 @@ class StreamService:
         self._settings = settings
         self._open = 0
         self._live: dict[str, LiveStream] = {}
-        self._models: dict[LiveStream, str] = {}
+        self._models: dict[LiveStream, StreamTerms] = {}
         self._draining = False
 
     @property
@@ -66,11 +66,19 @@ class StreamService:
         for stream in tuple(self._live.values()):
             stream.leave(GoAwayReason.DRAINING)
 
-    def model_switched(self, model_key: str) -> None:
-        """Send the streams of a version, `name@3`, away; what they open next gets the new one."""
-        for stream, key in tuple(self._models.items()):
-            if key == model_key:
+    def follow_models(self) -> None:
+        """Send every stream away whose version its caller's words lead to no more: the next one it opens gets
+        the version that they lead to now."""
+        open_to: dict[str, frozenset[tuple[str, int]]] = {}
+        for stream, agreed in tuple(self._models.items()):
+            if agreed.asked not in open_to:
+                open_to[agreed.asked] = reachable(agreed.asked, self._catalog)
+            if (agreed.model.name, agreed.model.version) not in open_to[agreed.asked]:
                 stream.leave(GoAwayReason.MODEL_SWITCHED)
+
+    def using(self, model_key: str) -> int:
+        """How many live streams are on a version, `name@3`."""
+        return sum(agreed.model_key == model_key for agreed in self._models.values())
 
     async def stream_detect(self, requests: Requests, send: Send, context: CallContext) -> None:
         """Serve one stream to its end."""
@@ -99,7 +107,7 @@ class StreamService:
         if older is not None:
             older.taken_over()
         self._live[agreed.stream_id] = stream
-        self._models[stream] = agreed.model_key
+        self._models[stream] = agreed
         self._share_out()
         timer = self._end_in_time(stream)
         try:

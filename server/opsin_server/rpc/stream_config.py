@@ -7,6 +7,7 @@ and which model looks at the frames; not what becomes of them.
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -21,6 +22,7 @@ from opsin_server.calls import DetectOptions, EncodedImage, ModelRef
 from opsin_server.config import LimitSettings
 from opsin_server.errors import Failure, Reason, quote
 from opsin_server.media.video import Codec
+from opsin_server.models import traffic
 from opsin_server.models.status import ModelState, ModelStatus
 from opsin_server.rpc import validate
 from opsin_server.rpc.convert import detect_options
@@ -31,7 +33,7 @@ from opsin_server.streams.freshness import Freshness, FreshnessMode
 from opsin_server.streams.similar import ReuseSimilar
 from opsin_server.streams.tokens import ResumeToken, TokenSigner
 
-__all__ = ["StreamTerms", "terms", "update_of"]
+__all__ = ["StreamTerms", "reachable", "terms", "update_of"]
 
 MAX_ID = 200
 _ANY_FRAME = EncodedImage(b"")
@@ -53,7 +55,10 @@ _CODECS: Mapping[int, Codec | None] = {
 
 @dataclass(frozen=True, slots=True)
 class StreamTerms:
-    """What a stream runs by. model: pinned for its life. resumed: where it goes on, if it does."""
+    """What a stream runs by. model: pinned for its life. resumed: where it goes on, if it does.
+
+    asked: how its caller named the model.
+    """
 
     stream_id: str
     model: ModelRef
@@ -64,6 +69,7 @@ class StreamTerms:
     track: bool = False
     reuse: ReuseSimilar | None = None
     resumed: ResumeToken | None = None
+    asked: str = ""
 
     @property
     def model_key(self) -> str:
@@ -98,10 +104,11 @@ def _terms(config: StreamConfig, catalog: Catalog, limits: LimitSettings, signer
     resumed = None
     if config.resume_token:
         resumed = signer.read(config.resume_token, time.time(), stream_id=config.stream_id)
-    model = _model(config.model, catalog)
+    stream_id = config.stream_id or (resumed.stream_id if resumed else secrets.token_hex(8))
+    model = _model(config.model, catalog, stream_id)
     assert model.info is not None
     agreed = StreamTerms(
-        stream_id=config.stream_id or (resumed.stream_id if resumed else secrets.token_hex(8)),
+        stream_id=stream_id,
         model=ModelRef(model.name, model.version, model.info.device),
         info=model.info,
         options=detect_options(config.options, limits, "options"),
@@ -110,6 +117,7 @@ def _terms(config: StreamConfig, catalog: Catalog, limits: LimitSettings, signer
         track=config.track,
         reuse=_reuse(config.reuse_similar) if config.HasField("reuse_similar") else None,
         resumed=resumed,
+        asked=config.model,
     )
     agreed.check(agreed.options)
     return agreed
@@ -153,10 +161,41 @@ def _seconds(duration: Duration) -> float:
     return float(duration.seconds) + duration.nanos / 1e9
 
 
-def _model(name: str, catalog: Catalog) -> ModelStatus:
+def reachable(asked: str, catalog: Catalog) -> frozenset[tuple[str, int]]:
+    """Every version, by name and number, that a stream which asked for this may be on now."""
+    wanted = traffic.wanted(asked)
+    try:
+        versions = catalog.get(wanted.name)
+    except Failure:
+        return frozenset()
+    choices = tuple(_choice(v) for v in versions if v.state is ModelState.SERVING)
+    return frozenset((versions[0].name, number) for number in wanted.leads_to(choices))
+
+
+def _choice(model: ModelStatus) -> traffic.Choice:
+    return traffic.Choice(
+        model.version, model.traffic_weight, model.state is ModelState.SERVING, model.labels
+    )
+
+
+def _share(name: str, catalog: Catalog, stream_id: str) -> str:
+    """A bare name with the version that this stream's name sticks to, as the traffic is split."""
+    if "@" in name:
+        return name
+    with suppress(Failure):
+        versions = catalog.get(name)
+        if weights := traffic.lead(tuple(map(_choice, versions))):
+            return f"{versions[0].name}@{traffic.stick(weights, versions[0].name, stream_id)}"
+    return name
+
+
+def _model(name: str, catalog: Catalog, stream_id: str) -> ModelStatus:
     """The model that looks at the frames: ready, and able to."""
-    chosen = choose(catalog, name, field="model")
+    chosen = choose(catalog, _share(name, catalog, stream_id), field="model")
     if chosen.state is not ModelState.SERVING or chosen.info is None:
+        if chosen.state is ModelState.FAILED and chosen.failure is not None:
+            message = f"Model {quote(chosen.name)} failed to load: {chosen.failure.message}"
+            raise Failure(Reason.MODEL_LOAD_FAILED, message, "model", {"model": chosen.name})
         raise Failure(
             Reason.MODEL_NOT_READY,
             f"Model {quote(chosen.name)} is {chosen.state.name.lower()}.",

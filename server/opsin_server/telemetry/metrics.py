@@ -35,13 +35,18 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True, slots=True)
 class ModelGauges:
-    """How one loaded model stands. oldest_wait: seconds; busy_share: 0..1 of its lanes' time."""
+    """How one loaded model stands. oldest_wait: seconds; busy_share: 0..1 of its lanes' time.
+
+    weight: its traffic weight. serving: whether new calls may come to it.
+    """
 
     model: str
     version: int
     queued: int = 0
     oldest_wait: float = 0.0
     busy_share: float = 0.0
+    weight: int = 0
+    serving: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,25 @@ class Metrics:
             ["model", "end"],
             registry=self.registry,
         )
+        self._answers = Counter(
+            "opsin_model_answers",
+            "Calls, items and frames that a version answered, by reason (empty: with a result).",
+            ["model", "version", "reason"],
+            registry=self.registry,
+        )
+        self._answer_seconds = Histogram(
+            "opsin_model_answer_seconds",
+            "Time that these took, in seconds; only those with a result.",
+            ["model", "version"],
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self._shadows = Counter(
+            "opsin_shadow",
+            "Copies of calls for a shadow version, by outcome: same, different, failed, dropped.",
+            ["model", "outcome"],
+            registry=self.registry,
+        )
         self.registry.register(_Live(self))
 
     def method(self, name: str) -> "MethodMetrics":
@@ -131,6 +155,24 @@ class Metrics:
         """A batch ran."""
         self._batch.labels(model).observe(size)
         self._batch_seconds.labels(model).observe(seconds)
+
+    def answered(self, model: str, version: int, reason: str, seconds: float) -> None:
+        """A version answered a call, an item or a frame; reason: why not with a result, else empty."""
+        number = str(version)
+        self._answers.labels(model, number, reason).inc()
+        if not reason:
+            self._answer_seconds.labels(model, number).observe(seconds)
+
+    def shadow(self, model: str, outcome: str) -> None:
+        """A copy for a shadow ended: same, different, failed or dropped. model: its key, `name@3`."""
+        self._shadows.labels(model, outcome).inc()
+
+    def forget(self, model: str, version: int) -> None:
+        """A version is gone, and so are its series: names that come and go must not pile up."""
+        for metric in (self._batch, self._batch_seconds, self._tickets, self._shadows):
+            metric.remove_by_labels({"model": f"{model}@{version}"})
+        for metric in (self._answers, self._answer_seconds):
+            metric.remove_by_labels({"model": model, "version": str(version)})
 
 
 class MethodMetrics:
@@ -175,8 +217,16 @@ class _Live:
         busy = GaugeMetricFamily(
             "opsin_model_busy_share", "Share of its lanes' time that a model took lately.", labels=labels
         )
+        weight = GaugeMetricFamily(
+            "opsin_model_weight", "Traffic weight among the versions of a name.", labels=labels
+        )
+        serving = GaugeMetricFamily(
+            "opsin_model_serving", "1 while new calls may come to a version.", labels=labels
+        )
         for model in now.models:
             key = [model.model, str(model.version)]
+            weight.add_metric(key, model.weight)
+            serving.add_metric(key, float(model.serving))
             queued.add_metric(key, model.queued)
             oldest.add_metric(key, model.oldest_wait)
             busy.add_metric(key, model.busy_share)
@@ -187,6 +237,6 @@ class _Live:
         )
         for name, share in now.devices:
             devices.add_metric([name], share)
-        yield from (queued, oldest, busy, devices)
+        yield from (queued, oldest, busy, weight, serving, devices)
         yield GaugeMetricFamily("opsin_decoded_bytes", "Decoded pixels held now.", value=now.decoded_bytes)
         yield GaugeMetricFamily("opsin_streams", "Live streams.", value=now.streams)

@@ -49,4 +49,6 @@ class BusyShare:
     def _forget(self, now: float) -> None:
         while self._ran and self._ran[0][0] < now - WINDOW:
             _, model, seconds = self._ran.popleft()
-            self._sums[model] = max(0.0, self._sums[model] - seconds)
+            left = self._sums.pop(model, 0.0) - seconds
+            if left > 1e-9:  # models that are gone leave nothing behind
+                self._sums[model] = left

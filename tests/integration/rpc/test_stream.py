@@ -215,7 +215,7 @@ async def test_a_broken_protocol_ends_the_call_after_what_was_accepted(server, b
         (None, "INVALID_ARGUMENT", "STREAM_PROTOCOL", "config"),
         (StreamConfig(model="fndr"), "NOT_FOUND", "MODEL_NOT_FOUND", "config.model"),
         (StreamConfig(model="finder@9"), "NOT_FOUND", "VERSION_NOT_FOUND", "config.model"),
-        (StreamConfig(model="finder@4"), "UNAVAILABLE", "MODEL_NOT_READY", "config.model"),
+        (StreamConfig(model="finder@4"), "FAILED_PRECONDITION", "MODEL_LOAD_FAILED", "config.model"),
         (StreamConfig(model="writer"), "FAILED_PRECONDITION", "TASK_UNSUPPORTED", "config.model"),
         (
             StreamConfig(options=DetectOptions(labels=["cow"])),

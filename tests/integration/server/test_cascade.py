@@ -56,13 +56,13 @@ async def test_a_full_second_stage_refuses_one_call_but_no_batch(monkeypatch: py
 async def test_a_routing_key_chooses_the_second_model_too(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving("echo", "second=echo") as server:
         registry, routed = server.app.registry, []
-        route = registry.route
+        pick = registry.pick
 
         def noting(name: str, kind: Any, routing_key: str = "") -> Any:
             routed.append((name, routing_key))
-            return route(name, kind, routing_key)
+            return pick(name, kind, routing_key)
 
-        monkeypatch.setattr(registry, "route", noting)
+        monkeypatch.setattr(registry, "pick", noting)
         await server.inference.Detect(request("user-7"))
         assert routed == [("echo", "user-7"), ("second", "user-7")]
 

@@ -1,0 +1,149 @@
+"""Whether there is memory for a model before it is loaded.
+
+An estimate from the files alone: the tensors that a safetensors header lists, at the type that they will
+have, or the size of any other file of weights. What cannot be known (a hub id that is not here yet, a
+detector that needs no file) counts as nothing: then loading itself finds out. Not for the event loop: it
+reads files.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsin_server.errors import Failure, Reason, quote
+
+__all__ = ["DeviceMemory", "memory_of", "needed", "refuse_if_short"]
+
+WORK_SPACE = 1.2
+"""What a loaded model takes for each byte of weights: buffers and activations of small batches."""
+WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".onnx"})
+_HEADER_LIMIT = 100 << 20
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Bytes of a device's memory in all, and free; 0: not known."""
+
+    total: int = 0
+    free: int = 0
+
+
+def needed(source: str, dtype: str = "auto") -> int:
+    """About how many bytes a model from `source` takes when loaded as `dtype`; 0 when that cannot be told."""
+    path = Path(source) if source else None
+    if path is None or not path.exists():
+        return 0
+    return round(WORK_SPACE * sum(_weights(file, dtype) for file in _files(path)))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """A file of weights, or those in a folder; of copies in several formats the safest one."""
+    if path.is_file():
+        yield path
+        return
+    found = [file for file in path.iterdir() if file.suffix in WEIGHTS and file.is_file()]
+    safe = [file for file in found if file.suffix == ".safetensors"]
+    yield from safe or found
+
+
+def _weights(file: Path, dtype: str) -> int:
+    size = file.stat().st_size
+    if file.suffix != ".safetensors" or dtype not in _BYTES:
+        return size
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return sum(_tensor(entry, _BYTES[dtype]) for entry in _header(file).values())
+    return size  # not what it says it is: loading will tell
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file by name: eight bytes of length, then JSON."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if length > _HEADER_LIMIT:
+            raise ValueError(f"{file}: a header of {length} bytes")
+        header: dict[str, Any] = json.loads(opened.read(length))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
+def _tensor(entry: dict[str, Any], width: int) -> int:
+    begin, end = entry["data_offsets"]
+    if entry["dtype"] not in _FLOATS:
+        return int(end - begin)
+    count = 1
+    for side in entry["shape"]:
+        count *= int(side)
+    return count * width
+
+
+def refuse_if_short(name: str, device: str, bytes_needed: int, memory: DeviceMemory) -> None:
+    """Raise Failure DEVICE_MEMORY when a model surely does not fit."""
+    if not bytes_needed or not memory.free or bytes_needed <= memory.free:
+        return
+    raise Failure(
+        Reason.DEVICE_MEMORY,
+        f"model {quote(name)} needs about {_figure(bytes_needed)}; {device} has {_figure(memory.free)} free",
+        metadata={
+            "model": name,
+            "device": device,
+            "needed_bytes": str(bytes_needed),
+            "free_bytes": str(memory.free),
+        },
+        never_retry=True,
+    )
+
+
+def memory_of(device: str) -> DeviceMemory:
+    """How a device stands now. A CPU's is what this process may use, its container's limit included."""
+    return _of_gpu(device) if device.startswith("cuda") else _of_machine()
+
+
+def _of_gpu(device: str) -> DeviceMemory:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return DeviceMemory()
+    free, total = torch.cuda.mem_get_info(torch.device(device))
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return DeviceMemory(total, free + cached)
+
+
+def _of_machine() -> DeviceMemory:
+    figures = _table(Path("/proc/meminfo"))
+    machine = DeviceMemory(
+        figures.get("MemTotal:", 0) * 1024,
+        figures.get("MemAvailable:", 0) * 1024,
+    )
+    own = _of_container(Path("/sys/fs/cgroup"))
+    if not own.total or own.total > machine.total > 0:
+        return machine
+    return DeviceMemory(own.total, min(own.free, machine.free or own.free))
+
+
+def _of_container(folder: Path) -> DeviceMemory:
+    """By cgroup v2. Pages of files that can be dropped at any time count as free."""
+    try:
+        limit = int((folder / "memory.max").read_text())
+        used = int((folder / "memory.current").read_text())
+    except (OSError, ValueError):  # no such group, or no limit: `max`
+        return DeviceMemory()
+    files = _table(folder / "memory.stat").get("inactive_file", 0)
+    return DeviceMemory(limit, max(1, limit - used + files))
+
+
+def _table(path: Path) -> dict[str, int]:
+    """A file of lines of a name and a number."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = (line.split() for line in lines)
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) > 1 and pair[1].isdigit()}
+
+
+def _figure(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
