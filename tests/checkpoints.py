@@ -4,6 +4,7 @@ Each is made once a session and must not be changed; `shutil.copytree` gives a c
 than a megabyte. They answer nonsense, but by the code that the real ones run.
 """
 
+import json
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -11,18 +12,29 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 __all__ = [
+    "TINY",
+    "bert_classifier",
+    "bert_embedder",
     "clip",
     "conditional_detr",
+    "convnext",
     "deformable_detr",
     "detr",
+    "dinov2",
+    "gpt2_classifier",
+    "letters",
     "owlv2",
     "owlvit",
+    "pictures",
     "rt_detr",
     "siglip",
     "siglip2_naflex",
+    "spread",
+    "vit",
     "yolos",
 ]
 
@@ -61,7 +73,12 @@ def letters(*, begin: str, end: str, pad: str, **settings: Any) -> Any:
         single=f"{begin} $A {end}".strip(), special_tokens=around
     )
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", pad_token=pad, eos_token=end, **settings
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        pad_token=pad,
+        bos_token=begin or None,
+        eos_token=end,
+        **settings,
     )
 
 
@@ -70,13 +87,112 @@ def pictures(processor: str, **settings: Any) -> Any:
     return getattr(transformers, f"{processor}ImageProcessorPil")(**settings)
 
 
+def _bert(**changes: Any) -> tuple[Any, Any]:
+    """A tokenizer and the config of a BERT for it: up to 64 tokens."""
+    tokenizer = letters(begin="[CLS]", end="[SEP]", pad="[PAD]", model_max_length=64)
+    sizes = {**TINY, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    return tokenizer, transformers.BertConfig(**sizes, pad_token_id=0, **changes)
+
+
+@cache
+def bert_classifier(problem_type: str | None = None) -> Path:
+    """A classifier of texts of up to 64 tokens into three classes."""
+    folder = _folder(f"bert_classifier_{problem_type}")
+    names = {0: "bad", 1: "so-so", 2: "good"}
+    tokenizer, config = _bert(num_labels=3, id2label=names, problem_type=problem_type)
+    spread(transformers.BertForSequenceClassification(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@cache
+def gpt2_classifier(pad: bool = True) -> Path:
+    """A decoder that classifies texts of up to 64 tokens by the last one. pad: it knows a padding token."""
+    folder = _folder(f"gpt2_classifier_{pad}")
+    tokenizer = letters(begin="", end="<end>", pad="<pad>", model_max_length=64)
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": len(tokenizer)}
+    own = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0 if pad else None}
+    config = transformers.GPT2Config(**sizes, **own, num_labels=3)
+    spread(transformers.GPT2ForSequenceClassification(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@cache
+def bert_embedder(*modules: str, head: str = "Model") -> Path:
+    """An embedder of texts of up to 64 tokens, 32 dimensions. modules: of sentence-transformers, after the
+    transformer; without any the checkpoint does not say how it embeds."""
+    folder = _folder("-".join(("bert_embedder", head, *modules)))
+    tokenizer, config = _bert()
+    spread(getattr(transformers, f"Bert{head}")(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    chain = [("", "Transformer"), *((f"{at}_{kind}", kind) for at, kind in enumerate(modules, 1))]
+    if modules:
+        named = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in chain]
+        (folder / "modules.json").write_text(json.dumps(named))
+    for path, kind in chain[1:]:
+        (folder / path).mkdir()
+        (folder / path / "config.json").write_text(json.dumps(_MODULES.get(kind, {})))
+        if kind == "Dense":
+            torch.manual_seed(4)
+            layer = {"linear.weight": torch.randn(16, 32), "linear.bias": torch.randn(16)}
+            save_file(layer, folder / path / "model.safetensors")
+    return folder
+
+
+_MODULES: dict[str, dict[str, Any]] = {
+    "Pooling": {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True},
+    "Dense": {
+        "in_features": 32,
+        "out_features": 16,
+        "activation_function": "torch.nn.modules.activation.Tanh",
+    },
+}
+
+
+_SQUARE = {"height": 32, "width": 32}
+
+
+@cache
+def vit(pooler: bool = True) -> Path:
+    """A bare ViT of 32 pixels, 32 dimensions, with or without a pooler."""
+    config = transformers.ViTConfig(**TINY, image_size=32, patch_size=8)
+    model = transformers.ViTModel(config, add_pooling_layer=pooler)
+    return _seeing(f"vit_{pooler}", model, pictures("ViT", size=_SQUARE))
+
+
+@cache
+def dinov2() -> Path:
+    """DINOv2 of 28 pixels, 32 dimensions."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.Dinov2Config(**sizes, mlp_ratio=2, image_size=28, patch_size=14)
+    crop = {"crop_size": {"height": 28, "width": 28}, "resample": 3}
+    processor = pictures("Bit", size={"shortest_edge": 32}, **crop)
+    return _seeing("dinov2", transformers.Dinov2Model(config), processor)
+
+
+@cache
+def convnext() -> Path:
+    """A bare ConvNeXT of 64 pixels, 32 dimensions."""
+    config = transformers.ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1])
+    processor = pictures("ConvNext", size={"shortest_edge": 64})
+    return _seeing("convnext", transformers.ConvNextModel(config), processor)
+
+
+def _seeing(name: str, model: Any, processor: Any) -> Path:
+    folder = _folder(name)
+    spread(model).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 @cache
 def clip() -> Path:
     """CLIP: texts of up to 32 tokens, pictures of 32 pixels, 24 dimensions."""
     folder = _folder("clip")
     tokenizer = letters(begin="<s>", end="</s>", pad="</s>", model_max_length=32)
     text = {**TINY, "vocab_size": len(tokenizer), "max_position_embeddings": 32}
-    text |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    text |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     vision = {**TINY, "image_size": 32, "patch_size": 8}
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
     spread(transformers.CLIPModel(config)).save_pretrained(folder)
@@ -210,7 +326,7 @@ def _open_vocabulary(family: str, **processing: Any) -> Path:
     folder = _folder(family.lower())
     tokenizer = letters(begin="<s>", end="</s>", pad="<pad>", model_max_length=16)
     text = {**TINY, "vocab_size": len(tokenizer), "max_position_embeddings": 16}
-    text |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    text |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     vision = {**TINY, "image_size": 48, "patch_size": 8}
     made = getattr(transformers, f"{family}Config")(text_config=text, vision_config=vision, projection_dim=32)
     spread(getattr(transformers, f"{family}ForObjectDetection")(made)).save_pretrained(folder)

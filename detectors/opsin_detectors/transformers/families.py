@@ -7,18 +7,29 @@ endings of the architectures that it reads.
 from collections.abc import Callable, Mapping
 
 from opsin_detectors.api import Detector, LoadContext, LoadError
+from opsin_detectors.transformers.bare_models import bare_model
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.image_classification import ImageClassifier
+from opsin_detectors.transformers.joint_embedding import JointEmbedder
 from opsin_detectors.transformers.object_detection import ObjectDetector
+from opsin_detectors.transformers.text_classification import TextClassifier
+from opsin_detectors.transformers.text_embedding import SentenceEmbedder
 
 __all__ = ["FAMILIES", "load"]
 
 FAMILIES: Mapping[str, Callable[[LoadContext, Checkpoint], Detector]] = {
     "ForImageClassification": ImageClassifier,
     "ForImageClassificationWithTeacher": ImageClassifier,
+    "CLIPModel": JointEmbedder,
+    "SiglipModel": JointEmbedder,
+    "Siglip2Model": JointEmbedder,
     "ForObjectDetection": ObjectDetector,
+    "ForSequenceClassification": TextClassifier,
+    "ForMaskedLM": SentenceEmbedder,
+    "ForCausalLM": SentenceEmbedder,
+    "Model": bare_model,  # all that ends so: stays last
 }
-"""Ending of the architecture's class name -> what reads it."""
+"""Ending of the architecture's class name -> what reads it; the first that fits."""
 
 
 def load(context: LoadContext) -> Detector:

@@ -17,7 +17,17 @@ from PIL import Image
 from opsin_detectors import imaging, tensors
 from opsin_detectors.api import InputSpec, Pixels, Prepared
 
-__all__ = ["FastPictures", "Pictures", "Recipe", "Steps", "StockPictures", "agrees", "choose", "read_recipe"]
+__all__ = [
+    "FastPictures",
+    "Pictures",
+    "Recipe",
+    "Steps",
+    "StockPictures",
+    "agrees",
+    "choose",
+    "probe",
+    "read_recipe",
+]
 
 Size = tuple[int, int]
 """Width, height."""
@@ -229,3 +239,11 @@ def agrees(steps: Steps, processor: Any, sizes: Sequence[Size] = _TRIED) -> bool
         if apart.max() > 3.0 or apart.mean() > 0.5:
             return False
     return True
+
+
+def probe(processor: Any) -> dict[str, torch.Tensor]:
+    """A model's arguments for two unlike pictures, on the CPU in float32: to try a model out with."""
+    stock = StockPictures(processor, torch.device("cpu"), torch.float32)
+    noise = np.random.default_rng(5)
+    made: list[Pixels] = [np.full((64, 64, 3), 90, np.uint8), noise.integers(0, 256, (64, 64, 3), np.uint8)]
+    return stock.arguments([stock.prepare(pixels).data for pixels in made])

@@ -1,0 +1,133 @@
+"""The family of CLIP, SigLIP and SigLIP 2: one model that embeds pictures and texts into one space.
+
+Owns which part answers which task, and that a batch is of one task. What a task means is its part's.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from opsin_detectors.api import (
+    Detector,
+    ImageInput,
+    Input,
+    InputError,
+    Item,
+    LoadContext,
+    ModelInfo,
+    Options,
+    Output,
+    Prepared,
+    Task,
+    TextInput,
+)
+from opsin_detectors.transformers.checkpoint import Checkpoint
+from opsin_detectors.transformers.towers import Towers
+
+__all__ = ["JointEmbedder", "Part"]
+
+
+class Part(Protocol):
+    """What answers one task of a model with two towers. The rules are those of `Detector`."""
+
+    def prepare(self, source: Input, options: Options) -> Prepared:
+        """One input; only those of equal shape share a batch."""
+        ...
+
+    def infer(self, batch: Sequence[Any]) -> Any:
+        """What `prepare` gave, as `Prepared.data`, of one shape."""
+        ...
+
+    def finish(self, outputs: Any, items: Sequence[Item]) -> list[Output]:
+        """One output per item, in order."""
+        ...
+
+
+class _Work(NamedTuple):
+    """A prepared input, with the task that it was prepared for."""
+
+    task: Task
+    data: Any
+
+
+class JointEmbedder(Detector):
+    """A loaded checkpoint: a part for each task."""
+
+    def __init__(self, context: LoadContext, checkpoint: Checkpoint) -> None:
+        checkpoint.settings.done()
+        towers = Towers(context, checkpoint)
+        self._parts: Mapping[Task, Part] = {
+            Task.EMBED_IMAGE: _ImagePart(context.name, towers),
+            Task.EMBED_TEXT: _TextPart(context.name, towers),
+        }
+        self.info = ModelInfo(
+            tasks=frozenset(self._parts),
+            embedding_dimensions=towers.dimensions,
+            max_batch=towers.max_batch,
+            decode_size=towers.pictures.decode_size,
+            device=context.device,
+            dtype=towers.dtype,
+            runtime="eager",
+            memory_bytes=towers.memory_bytes,
+        )
+
+    def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
+        """As the task's part does."""
+        ready = self._parts[task].prepare(source, options)
+        return Prepared(_Work(task, ready.data), ready.state, (task, ready.shape))
+
+    def infer(self, batch: Sequence[_Work]) -> Any:
+        """A batch of one task, because the task is in the shape."""
+        return self._parts[batch[0].task].infer([one.data for one in batch])
+
+    def finish(self, outputs: Any, items: Sequence[Item]) -> list[Output]:
+        """As the task's part does."""
+        return self._parts[items[0].task].finish(outputs, items)
+
+
+class _ImagePart:
+    """Pictures to vectors."""
+
+    def __init__(self, name: str, towers: Towers) -> None:
+        self._name = name
+        self._towers = towers
+
+    def prepare(self, source: Input, options: Options) -> Prepared:
+        match source:
+            case ImageInput():
+                return self._towers.pictures.prepare(source.pixels)
+            case _:
+                raise InputError(f"{self._name} was asked to embed a picture, and given a text")
+
+    def infer(self, batch: Sequence[Any]) -> torch.Tensor:
+        return self._towers.image_features(batch)
+
+    def finish(self, outputs: torch.Tensor, items: Sequence[Item]) -> list[Output]:
+        return vectors(outputs)
+
+
+class _TextPart:
+    """Texts to vectors."""
+
+    def __init__(self, name: str, towers: Towers) -> None:
+        self._name = name
+        self._towers = towers
+
+    def prepare(self, source: Input, options: Options) -> Prepared:
+        match source:
+            case TextInput():
+                return self._towers.texts.prepare(source.text, truncate=options.truncate_text)
+            case _:
+                raise InputError(f"{self._name} was asked to embed a text, and given a picture")
+
+    def infer(self, batch: Sequence[Any]) -> torch.Tensor:
+        return self._towers.text_features(batch)
+
+    def finish(self, outputs: torch.Tensor, items: Sequence[Item]) -> list[Output]:
+        return vectors(outputs)
+
+
+def vectors(features: torch.Tensor) -> list[Output]:
+    """One vector per row, each in memory of its own."""
+    return [Output(vector=row.copy()) for row in features.float().cpu().numpy()]
