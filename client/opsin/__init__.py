@@ -55,6 +55,7 @@ from opsin._freshness import (
 )
 from opsin._inputs import (
     Input,
+    Packet,
     PixelFormat,
     RawFrame,
     Text,
@@ -154,6 +155,7 @@ __all__ = [
     "NotFound",
     "OpsinError",
     "Overloaded",
+    "Packet",
     "PermissionDenied",
     "PixelBox",
     "PixelFormat",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-__all__ = ["Input", "Loaded", "PixelFormat", "RawFrame", "Text", "Uri", "load", "needs_work"]
+__all__ = ["Input", "Loaded", "Packet", "PixelFormat", "RawFrame", "Text", "Uri", "load", "needs_work"]
 
 
 class PixelFormat(StrEnum):
@@ -122,6 +122,27 @@ class RawFrame:
             )
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Packet:
+    """One picture as a video encoder put it out, for a stream that was opened with `codec`.
+
+    data: H.264 or HEVC in Annex B form (start codes, no B-frames), parameter sets before each key frame; or a
+        JPEG, for Motion JPEG. Packets go into the stream in decoding order, without gaps.
+    key_frame: whether decoding can begin here.
+    """
+
+    data: bytes
+    key_frame: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", bytes(self.data))
+        if not self.data:
+            raise InvalidInput.at("frame.packet", "a packet has at least one byte")
+
+    def __repr__(self) -> str:
+        return f"Packet({len(self.data)} bytes{', key frame' if self.key_frame else ''})"
+
+
 Input: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Text | Uri | RawFrame"
     " | Image.Image | npt.NDArray[np.uint8]"
@@ -135,7 +156,7 @@ pixel layouts. `Text`: a text. `Uri`: an address for the server to fetch.
 """
 
 Loaded: TypeAlias = bytes | RawFrame | Uri | Text
-"""An input as it travels; bytes are an encoded picture."""
+"""An input as it travels; bytes are an encoded picture. (Streams take a `Packet`, too.)"""
 
 
 def load(source: Any, *, limit: int, quality: int | None = None) -> Loaded:
@@ -166,7 +187,7 @@ def load(source: Any, *, limit: int, quality: int | None = None) -> Loaded:
 
 def needs_work(source: Any) -> bool:
     """Whether `load` reads a file or works through pixels, so that an event loop should not do it."""
-    return not isinstance(source, bytes | bytearray | memoryview | Text | Uri | RawFrame)
+    return not isinstance(source, bytes | bytearray | memoryview | Text | Uri | RawFrame | Packet)
 
 
 _NOT_AN_INPUT = (

@@ -7,13 +7,14 @@ for the clients' keyword arguments (a test compares the two). Knows neither prot
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack
+from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 
 from opsin._errors import InvalidInput
 from opsin._freshness import Freshness
 from opsin._results import Box
 
 __all__ = [
+    "Codec",
     "DetectAsk",
     "DetectKeywords",
     "DetectOptions",
@@ -28,6 +29,7 @@ __all__ = [
 Priority: TypeAlias = Literal["interactive", "bulk"]
 RegionLike: TypeAlias = Box | tuple[float, float, float, float]
 Rate: TypeAlias = Literal["max", "realtime"] | float
+Codec: TypeAlias = Literal["image", "h264", "hevc", "mjpeg", "auto"]
 
 
 class OptionKeywords(TypedDict, total=False):
@@ -77,6 +79,7 @@ class StreamKeywords(OptionKeywords, total=False):
     stream_id: str
     rate: Rate | None
     quality: int | None
+    codec: Codec
     window: int
     reconnect: float
     timeout: float | None
@@ -189,11 +192,16 @@ class StreamAsk:
     stream_id: str = ""
     rate: Rate | None = None
     quality: int | None = 90
+    codec: Codec = "image"
     window: int = 0
     reconnect: float = 30.0
     timeout: float | None = None
 
     def __post_init__(self) -> None:
+        if self.codec not in get_args(Codec):
+            raise InvalidInput.at(
+                "codec", f"codec is one of {', '.join(get_args(Codec))}; not {self.codec!r}"
+            )
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise InvalidInput.at(
                 "quality", f"JPEG quality is 1 to 100, or None for raw pixels; not {self.quality}"

@@ -28,6 +28,8 @@ class DropReason(StrEnum):
     """It holds no picture of its own."""
     LOST = "lost"
     """The connection broke, and nobody knows what became of it."""
+    SKIPPED = "skipped"
+    """A packet that cannot be decoded without one that is gone: passed over, up to the next key frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class FrameResult:
     capture_time: float | None = None
     reused_from: int = 0
     input: Any = field(default=None, compare=False, repr=False)
-    """What was sent: encoded bytes, an `opsin.RawFrame` or an `opsin.Uri`."""
+    """What was sent: encoded bytes, an `opsin.RawFrame`, an `opsin.Uri` or an `opsin.Packet`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

@@ -9,6 +9,11 @@ from opsin._options import DetectAsk, DetectOptions, EmbedAsk, StreamAsk
 
 __all__ = ["detect_options", "detect_request", "embed_request", "freshness", "image", "stream_config"]
 
+_CODECS = {
+    "h264": pb.Codec.CODEC_H264,
+    "hevc": pb.Codec.CODEC_HEVC,
+    "mjpeg": pb.Codec.CODEC_MJPEG,
+}
 _PRIORITIES = {"interactive": pb.Priority.PRIORITY_INTERACTIVE, "bulk": pb.Priority.PRIORITY_BULK}
 
 
@@ -88,6 +93,7 @@ def stream_config(
         model=ask.model,
         options=detect_options(options),
         freshness=freshness(rule),
+        codec=_CODECS.get(ask.codec, pb.Codec.CODEC_UNSPECIFIED),
         track=ask.track,
         stream_id=stream_id,
         resume_token=resume_token,

@@ -15,6 +15,9 @@ The rules.
 6. A source that is not live is read only as frames are answered, a few ahead.
 7. After a break the stream is opened again, for at most `reconnect` seconds without a reply; a refusal of the
    very first opening is final. A refused token is dropped, and the stream goes on without one.
+8. Packets of a codec refer to those before them, so none is left out alone: where one is, those after it are
+   `skipped` up to the next key frame. So it is when the server asks for a key frame and none is on its way,
+   and after a break, as the next decoder knows nothing. Only a newer key frame supersedes what waits.
 
 Driven by `_stream` (threads) and `_stream_aio` (tasks). They call it under a lock, pass in the time (`now`,
 monotonic seconds) and do what it says. Reads and writes messages, as the contract's edge.
@@ -32,6 +35,7 @@ from opsin import v1 as pb
 from opsin._calls import too_large
 from opsin._errors import (
     Cancelled,
+    InvalidInput,
     OpsinError,
     Overloaded,
     ResumeTokenInvalid,
@@ -40,7 +44,7 @@ from opsin._errors import (
     Unreachable,
 )
 from opsin._freshness import Freshness, FreshnessMode
-from opsin._inputs import Loaded
+from opsin._inputs import Loaded, Packet
 from opsin._options import DetectOptions, StreamAsk
 from opsin._parse import frame_reply, model_ref
 from opsin._replies import DropReason, FrameDropped, FrameFailed, FrameReply, StreamStats
@@ -60,7 +64,7 @@ FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0
 class TakenFrame:
     """A frame from the source, ready to travel, or the error that keeps it from it."""
 
-    loaded: Loaded | None
+    loaded: Loaded | Packet | None
     capture_time: float | None = None
     options: DetectOptions | None = None
     error: OpsinError | None = None
@@ -69,7 +73,10 @@ class TakenFrame:
 
 @dataclass(slots=True)
 class _Slot:
-    """A frame without a reply. local: the reply, where it is made here."""
+    """A frame without a reply. local: the reply, where it is made here.
+
+    begins, needs: a packet that decoding can begin with, and one that needs those before it.
+    """
 
     sequence: int
     frame: TakenFrame
@@ -78,6 +85,8 @@ class _Slot:
     sent: bool = False
     counted: bool = False
     local: FrameReply | None = None
+    begins: bool = False
+    needs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +121,8 @@ class Session:
         self._source_ended = False
         self._source_error: Exception | None = None
         self._server_window = 0
+        self._chained = ask.codec in ("h264", "hevc")
+        self._gap = self._chained  # the packet that comes next lacks one before it
         self._open = False
         self._going_away = False
         self._token = b""
@@ -136,14 +147,18 @@ class Session:
         """Take in a frame from the source."""
         self._last_sequence += 1
         slot = _Slot(self._last_sequence, frame, now)
-        error = frame.error
-        if frame.loaded is not None:
+        error = frame.error or self._misplaced(frame)
+        if self._chained and isinstance(frame.loaded, Packet):
+            slot.begins, slot.needs = frame.loaded.key_frame, not frame.loaded.key_frame
+        if frame.loaded is not None and error is None:
             slot.message = _frame_message(slot.sequence, frame)
             if len(slot.message) > self._limit:
                 error = too_large(len(slot.message), self._limit)
         if error is None:
-            self._make_way(now)
+            self._make_way(slot, now)
+            self._join(slot)
         else:
+            self._gap = self._gap or slot.begins or slot.needs
             slot.local = FrameFailed(
                 slot.sequence, error, frame.capture_time, input=frame.loaded or frame.source
             )
@@ -168,6 +183,7 @@ class Session:
     def opening(self) -> bytes:
         """The first message of a connection."""
         self._update = None  # the config says it already
+        self._skip()  # the decoder of a new connection knows nothing
         self._open = self._going_away = False
         config = _requests.stream_config(
             self._ask, self._options, self._freshness, self.stream_id, self._token
@@ -299,7 +315,36 @@ class Session:
             if earlier.local is None:
                 earlier.local = _lost(earlier)
         slot.local = frame_reply(body, slot.frame.loaded)
+        if getattr(body, "key_frame_wanted", False) and not self._begins_after(slot):
+            self._skip()
         return self.local_replies()
+
+    def _begins_after(self, slot: _Slot) -> bool:
+        """Whether a key frame is on its way behind a frame."""
+        return any(s.begins and s.sent and s.sequence > slot.sequence for s in self._slots.values())
+
+    def _skip(self) -> None:
+        """The server's decoder lacks what waiting packets refer to: pass them over, up to a key frame."""
+        if not self._chained:
+            return
+        for slot in self._unsent():
+            if slot.begins:
+                return
+            if slot.needs:
+                slot.local = _passed_over(slot, DropReason.SKIPPED)
+        self._gap = True
+
+    def _join(self, slot: _Slot) -> None:
+        """A packet joins those that wait, unless one that it needs is missing."""
+        if slot.begins:
+            self._gap = False
+        elif slot.needs and self._gap:
+            slot.local = _passed_over(slot, DropReason.SKIPPED)
+
+    def _misplaced(self, frame: TakenFrame) -> OpsinError | None:
+        if isinstance(frame.loaded, Packet) and self._ask.codec in ("image", "auto"):
+            return InvalidInput.at("frame.packet", "a packet takes a stream with a codec, as in codec='h264'")
+        return None
 
     def _give(self, slot: _Slot, reply: FrameReply) -> FrameReply:
         del self._slots[slot.sequence]
@@ -309,11 +354,13 @@ class Session:
     def _unsent(self) -> Iterator[_Slot]:
         return (slot for slot in self._slots.values() if not slot.sent and slot.local is None)
 
-    def _make_way(self, now: float) -> None:
+    def _make_way(self, newer: _Slot, now: float) -> None:
         """Rule 5: drop what the frame that is about to come makes needless."""
         self._drop_too_old(now)
         if not self._live or self._freshness.mode in (FreshnessMode.EVERY_FRAME, FreshnessMode.MAX_AGE):
             return
+        if self._chained and not newer.begins:
+            return  # it may need those that wait
         for slot in self._unsent():
             slot.local = _dropped(slot, DropReason.SUPERSEDED, now)
 
@@ -321,6 +368,8 @@ class Session:
         max_age = self._freshness.max_age
         if not self._live or self._freshness.mode is not FreshnessMode.MAX_AGE or max_age is None:
             return
+        if self._chained:
+            return  # the server decodes them all the same, and drops them then
         for slot in self._unsent():
             if now - slot.taken_at > max_age:
                 slot.local = _dropped(slot, DropReason.TOO_OLD, now)
@@ -360,10 +409,12 @@ def _may_pass(error: OpsinError) -> bool:
 
 
 def _lost(slot: _Slot) -> FrameDropped:
+    return _passed_over(slot, DropReason.LOST)
+
+
+def _passed_over(slot: _Slot, reason: DropReason) -> FrameDropped:
     frame = slot.frame
-    return FrameDropped(
-        slot.sequence, DropReason.LOST, None, frame.capture_time, by_client=True, input=frame.loaded
-    )
+    return FrameDropped(slot.sequence, reason, None, frame.capture_time, by_client=True, input=frame.loaded)
 
 
 def _dropped(slot: _Slot, reason: DropReason, now: float) -> FrameDropped:
@@ -373,7 +424,10 @@ def _dropped(slot: _Slot, reason: DropReason, now: float) -> FrameDropped:
 
 def _frame_message(sequence: int, frame: TakenFrame) -> bytes:
     assert frame.loaded is not None
-    message = pb.Frame(sequence=sequence, image=_requests.image(frame.loaded))  # type: ignore[arg-type]
+    if isinstance(frame.loaded, Packet):
+        message = pb.Frame(sequence=sequence, packet=frame.loaded.data)
+    else:
+        message = pb.Frame(sequence=sequence, image=_requests.image(frame.loaded))  # type: ignore[arg-type]
     if frame.capture_time is not None:
         message.capture_time.FromMicroseconds(round(frame.capture_time * 1e6))  # all that a float holds
     if frame.options is not None:

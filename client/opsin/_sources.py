@@ -6,14 +6,14 @@ loads and encodes one. The streams' drivers call these from their own thread or 
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from opsin._errors import InvalidInput, OpsinError
 from opsin._freshness import FreshnessMode
-from opsin._inputs import Text, load
-from opsin._options import DetectOptions, StreamAsk
+from opsin._inputs import Packet, Text, load
+from opsin._options import Codec, DetectOptions, StreamAsk
 from opsin._session import TakenFrame
 
 __all__ = ["Frame", "Pace", "Source", "as_frame", "open_source", "ready"]
@@ -26,8 +26,8 @@ _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8")
 class Frame:
     """One frame for a stream, with more to say than its picture.
 
-    input: any `opsin.Input` but a text. capture_time: when it was taken, Unix seconds. options: what to
-    look for in this frame alone. time: seconds from the start of the source, for pacing.
+    input: any `opsin.Input` but a text, or an `opsin.Packet`. capture_time: when it was taken, Unix seconds.
+    options: what to look for in this frame alone. time: seconds from the start of the source, for pacing.
     """
 
     input: Any
@@ -41,13 +41,15 @@ class Source:
     """Frames, and what is known of where they come from.
 
     frames: inputs or `Frame`s, by an iterator of one of the two kinds. live: they do not wait to be taken.
-    fps: nominal frames a second, None: not known. close: lets go of files and devices.
+    fps: nominal frames a second, None: not known. codec: of its packets; "image" where it gives pictures.
+    close: lets go of files and devices.
     """
 
     frames: Iterator[Any] | AsyncIterator[Any]
     live: bool = False
     fps: float | None = None
     close: Callable[[], None] = lambda: None
+    codec: Codec = "image"
 
 
 def open_source(source: Any, ask: StreamAsk) -> Source:
@@ -56,16 +58,16 @@ def open_source(source: Any, ask: StreamAsk) -> Source:
         case bool() | Text() | bytes() | bytearray() | memoryview():
             raise InvalidInput.at("source", f"cannot stream from {type(source).__name__}: {_SOURCES}")
         case int():
-            opened = _video(source)
+            opened = _video(source, ask.codec)
         case str() | os.PathLike():
-            opened = _from_path(os.fspath(source))
+            opened = _from_path(os.fspath(source), ask.codec)
         case AsyncIterable():
-            opened = Source(aiter(source))
+            opened = Source(aiter(source), codec=_of_packets(source, ask.codec))
         case Iterable():
             # numpy arrays are iterable, by rows: a single picture is no stream.
             if hasattr(source, "dtype") and getattr(source, "ndim", 4) < 4:
                 raise InvalidInput.at("source", f"a single picture is no stream: {_SOURCES}")
-            opened = _from_iterable(source)
+            opened = _from_iterable(source, ask.codec)
         case _:
             raise InvalidInput.at("source", f"cannot stream from {type(source).__name__}: {_SOURCES}")
     return _live(opened, ask)
@@ -76,10 +78,16 @@ _SOURCES = "give a video file, a URL, a camera number, a folder of pictures, or 
 
 def _live(source: Source, ask: StreamAsk) -> Source:
     live = source.live if ask.rate is None else ask.rate != "max"
-    return Source(source.frames, live, source.fps, source.close)
+    return replace(source, live=live)
 
 
-def _from_iterable(source: Iterable[Any]) -> Source:
+def _of_packets(source: Any, asked: Codec) -> Codec:
+    """The codec of a source that the caller made: its own word, else what was asked for."""
+    codec: Codec = getattr(source, "codec", "image" if asked == "auto" else asked)
+    return codec
+
+
+def _from_iterable(source: Iterable[Any], codec: Codec) -> Source:
     frames = iter(source)
     close = getattr(source, "close", None) or getattr(frames, "close", None)
     return Source(
@@ -87,12 +95,13 @@ def _from_iterable(source: Iterable[Any]) -> Source:
         live=bool(getattr(source, "live", False)),
         fps=getattr(source, "fps", None),
         close=close if callable(close) else lambda: None,
+        codec=_of_packets(source, codec),
     )
 
 
-def _from_path(name: str) -> Source:
+def _from_path(name: str, codec: Codec) -> Source:
     if "://" in name:
-        return _video(name)
+        return _video(name, codec)
     path = Path(name)
     if path.is_dir():
         pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
@@ -103,7 +112,7 @@ def _from_path(name: str) -> Source:
         return Source(iter([path]))
     if not path.exists():
         raise InvalidInput.at("source", f"there is no file {name!r}")
-    return _video(name)
+    return _video(name, codec)
 
 
 def _is_picture(path: Path) -> bool:
@@ -112,10 +121,18 @@ def _is_picture(path: Path) -> bool:
     return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
-def _video(source: str | int) -> Source:
+def _video(source: str | int, codec: Codec) -> Source:
+    from opsin._packets import NotAsPacketsError, PacketVideo
     from opsin._video import Video
 
-    return _from_iterable(Video(source))
+    if codec == "image":
+        return _from_iterable(Video(source), codec)
+    try:
+        return _from_iterable(PacketVideo(source, codec), codec)
+    except NotAsPacketsError:
+        if codec != "auto":
+            raise
+        return _from_iterable(Video(source), codec)
 
 
 class Pace:
@@ -161,6 +178,8 @@ def as_frame(item: Any) -> Frame:
 
 def ready(frame: Frame, capture_time: float | None, *, limit: int, quality: int | None) -> TakenFrame:
     """The frame as it travels. Reads files and encodes pixels; an input that is wrong becomes its error."""
+    if isinstance(frame.input, Packet):
+        return TakenFrame(frame.input, capture_time, frame.options)
     try:
         loaded = load(frame.input, limit=limit, quality=quality)
         if isinstance(loaded, Text):

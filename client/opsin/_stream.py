@@ -8,6 +8,7 @@ one ends.
 import threading
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -95,7 +96,7 @@ class _Driver:
         self._frames = self.source.frames
         self._link = link
         self._channel = channel
-        self._ask = ask
+        self._ask = ask = replace(ask, codec=self.source.codec)
         self._end = None if ask.timeout is None else time.monotonic() + ask.timeout
         self.session = Session(ask, live=self.source.live, limit=link.max_message_bytes, now=time.monotonic())
         self._changed = threading.Condition()

@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -42,7 +43,7 @@ class AsyncStreamSession:
         self._source: Source = open_source(source, ask)
         self._link = link
         self._channel = channel
-        self._ask = ask
+        self._ask = ask = replace(ask, codec=self._source.codec)
         self._end = None if ask.timeout is None else time.monotonic() + ask.timeout
         self._session = Session(
             ask, live=self._source.live, limit=link.max_message_bytes, now=time.monotonic()

@@ -10,7 +10,7 @@ from opsin._errors import InvalidInput
 from opsin._extras import need
 from opsin._sources import Frame
 
-__all__ = ["Video"]
+__all__ = ["Video", "is_live", "open_container"]
 
 _LIVE = ("rtsp://", "rtsps://", "rtmp://", "rtp://", "udp://", "srt://")
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
@@ -26,19 +26,9 @@ class Video:
 
     def __init__(self, source: Any) -> None:
         av = need("av", "Reading videos and cameras")
-        self.live = isinstance(source, int) or str(source).startswith(_LIVE)
+        self.live = is_live(source)
         self._name = str(source)
-        name, form, options = _address(source)
-        if form == "v4l2" and not Path(name).exists():
-            raise InvalidInput.at("source", f"there is no camera {source} ({name})")
-        try:
-            self._container = av.open(name, format=form, options=options)
-        except (av.FFmpegError, OSError) as error:
-            shown = f"camera {source} ({name})" if isinstance(source, int) else self._name
-            raise InvalidInput.at("source", f"cannot open {shown}: {error.strerror or error}") from None
-        if not self._container.streams.video:
-            self._container.close()
-            raise InvalidInput.at("source", f"{self._name} has no pictures in it")
+        self._container = open_container(source)
         self._error = av.FFmpegError
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
@@ -91,6 +81,28 @@ class Video:
             return pixels
         numpy = need("numpy", "Turning a video upright")
         return numpy.rot90(pixels, self._rotation // 90)
+
+
+def is_live(source: Any) -> bool:
+    """Whether a source does not wait to be read."""
+    return isinstance(source, int) or str(source).startswith(_LIVE)
+
+
+def open_container(source: Any) -> Any:
+    """What FFmpeg opens for a path, a URL or a camera's number, with video in it. Raises InvalidInput."""
+    av = need("av", "Reading videos and cameras")
+    name, form, options = _address(source)
+    if form == "v4l2" and not Path(name).exists():
+        raise InvalidInput.at("source", f"there is no camera {source} ({name})")
+    try:
+        container = av.open(name, format=form, options=options)
+    except (av.FFmpegError, OSError) as error:
+        shown = f"camera {source} ({name})" if isinstance(source, int) else str(source)
+        raise InvalidInput.at("source", f"cannot open {shown}: {error.strerror or error}") from None
+    if not container.streams.video:
+        container.close()
+        raise InvalidInput.at("source", f"{source} has no pictures in it")
+    return container
 
 
 def _address(source: Any) -> tuple[str, str | None, dict[str, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -83,6 +83,14 @@ def stream(
             help="JPEG quality frames are sent in; 0 sends raw pixels.", min=0, max=100, metavar="0..100"
         ),
     ] = 90,
+    codec: Annotated[
+        str,
+        typer.Option(
+            help="image: decode here and send pictures. h264, hevc, mjpeg: send the video's own packets, "
+            "which costs less here and on the network. auto: packets where that can be.",
+            metavar="CODEC",
+        ),
+    ] = "image",
     save: Annotated[
         Path | None,
         typer.Option(
@@ -108,6 +116,7 @@ def stream(
         "min_score": min_score,
         "labels": parse_names(labels or ()),
         "quality": quality or None,
+        "codec": _codec(codec, save),
     }
     screen = Screen(settings)
     film = _film(save, source)
@@ -116,6 +125,19 @@ def stream(
         code = _follow(session, screen, film, limit)
         _tell_sum(session, screen, film)
     raise typer.Exit(code)
+
+
+def _codec(name: str, save: Path | None) -> str:
+    """What --codec asks for. Raises `typer.BadParameter`."""
+    from opsin._options import Codec
+
+    known = get_args(Codec)
+    if name not in known:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}.", param_hint="--codec")
+    if save is not None and name != "image":
+        message = "packets cannot be drawn on: leave it out together with --save."
+        raise typer.BadParameter(message, param_hint="--codec")
+    return name
 
 
 def _film(path: Path | None, source: str) -> "Film | None":
