@@ -19,12 +19,16 @@ The rules:
 3. A detector that states an `InputSpec` returns from `prepare` a uint8 array of exactly that shape as
    `Prepared.data`; the server stacks, stages and moves the batch, and `infer` gets one tensor of shape
    (batch, height, width, channels), uint8, already on the device. Pixels stay uint8 until then: normalise
-   in `infer`, once per batch. A detector without an `InputSpec` gets the list of `Prepared.data`.
+   in `infer`, once per batch. A detector without an `InputSpec` gets the list of `Prepared.data`. The
+   memory of a batch is used again for later ones, so what `infer` gives shares none with it.
 4. `prepare` raises `InputError` for an input it cannot use; the caller sees that sentence. Any other
    exception, anywhere, is the detector's fault and reaches the caller only as an error id.
-5. Scores are in 0..1. Boxes are fractions of the upright image, 0..1. A non-finite number fails its item.
+5. Scores are in 0..1. Boxes are fractions of the upright image, 0..1, min below max. A non-finite number
+   fails its item.
 6. `prepare` and `finish` may run in several threads at once. `infer` runs in as many threads as the model
    has lanes; write it without shared mutable state.
+
+`opsin check-detector` holds a detector against all of them.
 
 This module needs the standard library and numpy, nothing else, and knows neither gRPC nor the server.
 """
@@ -338,5 +342,5 @@ class Detector(Protocol):
         return ImageInput(pixels, pixels.shape[1], pixels.shape[0])
 
     def close(self) -> None:
-        """Let go of what is held outside Python's memory. Called once, after the last batch."""
+        """Let go of what is held outside Python's memory, after the last batch; twice is as once."""
         return  # without it type checkers take the method for abstract
