@@ -127,7 +127,9 @@ class App:
             results=self._cache.results,
         )
         self.catalog = Catalog(self.registry, self.scheduler, self._shares)
-        self._shadow = Shadow(self.pipeline, self._has_time, self.metrics.shadow)
+        self._shadow = Shadow(
+            self.pipeline, self._has_time, self.metrics.shadow, most=max(1, options.lanes - 1)
+        )
         self.lifecycle = Lifecycle(
             self.registry,
             self.scheduler,

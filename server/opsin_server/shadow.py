@@ -39,8 +39,6 @@ Outcome = Literal["same", "different", "failed", "dropped"]
 Count = Callable[[str, Outcome], None]
 """Told of each copy: the key of the version it was for, and what became of it."""
 
-MOST = 8
-"""Copies under way at once. Each may hold a decoded picture."""
 PATIENCE = 5.0
 """Seconds after which a copy is given up: load that lasts must not pile copies up."""
 OVERLAP = 0.5
@@ -60,10 +58,16 @@ _FOR_LOAD = frozenset(
 
 
 class Shadow:
-    """Sends copies. idle: whether the server has time to spare now."""
+    """Sends copies.
 
-    def __init__(self, pipeline: Pipeline, idle: Callable[[], bool], count: Count) -> None:
+    idle: whether the server has time to spare now.
+    most: copies under way at once. Fewer than there are lanes, where there are several: one that runs cannot
+        be called back, so a lane has to be left for callers.
+    """
+
+    def __init__(self, pipeline: Pipeline, idle: Callable[[], bool], count: Count, most: int = 1) -> None:
         self._pipeline = pipeline
+        self._most = most
         self._idle = idle
         self._count = count
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,7 +76,7 @@ class Shadow:
         """A call was answered; let `version` look at it too, some time. Never raises, never waits."""
         if isinstance(call.source, DecodedImage):
             return  # a frame that the stream's decoder owns
-        if len(self._tasks) >= MOST or not self._idle():
+        if len(self._tasks) >= self._most or not self._idle():
             self._count(version.key, "dropped")
             return
         version.users += 1

@@ -21,8 +21,9 @@ from opsin_server.config import ModelSettings
 from opsin_server.errors import Failure, Reason
 from opsin_server.models.registry import Version
 from opsin_server.scheduling.ticket import Priority
-from opsin_server.shadow import MOST, Shadow, agree
+from opsin_server.shadow import Shadow, agree
 
+MOST = 3
 REF = ModelRef("m", 1, "cpu")
 
 
@@ -66,7 +67,7 @@ class Trial:
         self.answer = answer
         self.asked: list[DetectCall] = []
         self.counted: list[str] = []
-        self.shadow = Shadow(self, lambda: idle, lambda key, outcome: self.counted.append(outcome))
+        self.shadow = Shadow(self, lambda: idle, lambda key, outcome: self.counted.append(outcome), MOST)
         self.version = Version(ModelSettings(name="m", version=2))
 
     async def detect(self, call: DetectCall, watcher: Watcher | None = None) -> DetectAnswer:
