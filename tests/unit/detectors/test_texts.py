@@ -62,6 +62,13 @@ def test_a_text_that_is_too_long_is_refused_with_its_tokens_and_the_limit() -> N
         texts.prepare("a" * 63, truncate=False)
 
 
+@pytest.mark.parametrize("limit", [4, 24, 64, 512])
+def test_the_example_to_warm_up_with_always_fits(limit: int) -> None:
+    texts = Texts(tokenizer(), limit, prefix="q")
+
+    assert texts.prepare(texts.example().text, truncate=False).shape <= limit
+
+
 def test_a_prefix_counts_and_goes_first() -> None:
     texts = Texts(tokenizer(), 64, prefix="query: ", lower=True)
     ids = tokenizer()("query: hat")["input_ids"]
