@@ -143,6 +143,7 @@ class App:
             board=self.board,
             metrics=self.metrics,
             pool=self._pool,
+            budget=self._budget,
             operator=Operator(self.lifecycle, self.catalog),
             version=_version(),
         )

@@ -4,10 +4,11 @@ Counts promises, not memory. For the event loop's thread alone, so it needs no l
 """
 
 from types import TracebackType
+from typing import Self
 
 from opsin_server.errors import Failure, Reason
 
-__all__ = ["PixelBudget", "Reservation"]
+__all__ = ["Held", "PixelBudget", "Reservation"]
 
 
 class PixelBudget:
@@ -20,6 +21,8 @@ class PixelBudget:
     def __init__(self, capacity: int, retry_after: float = 0.25) -> None:
         self.capacity = capacity
         self.used = 0
+        self.held = 0
+        """Bytes of `used` that streams' decoders put out, and that nobody could refuse."""
         self._retry_after = retry_after
 
     def reserve(self, size: int) -> "Reservation":
@@ -32,6 +35,20 @@ class PixelBudget:
             raise self._refusal(size)
         self.used += size
         return Reservation(self, size)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether streams hold half of it: no more packets may be decoded, or nothing could become RGB."""
+        return 2 * self.held >= self.capacity
+
+    def hold(self, size: int) -> "Reservation":
+        """Take `size` bytes that exist already, as a picture that came out of a decoder does; never refused.
+
+        So whoever makes them asks `crowded` before.
+        """
+        self.used += size
+        self.held += size
+        return Held(self, size)
 
     def _refusal(self, size: int) -> Failure:
         hopeless = size > self.capacity
@@ -64,10 +81,22 @@ class Reservation:
         """Give everything back."""
         self.shrink(0)
 
-    def __enter__(self) -> "Reservation":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+class Held(Reservation):
+    """Bytes of pictures that a stream's decoder put out."""
+
+    __slots__ = ()
+
+    def shrink(self, size: int) -> None:
+        """Give back all but `size` bytes."""
+        before = self.size
+        super().shrink(size)
+        self._budget.held -= before - self.size

@@ -20,6 +20,7 @@ from opsin.v1.stream_pb2 import StreamDetectRequest, StreamDetectResponse
 from opsin_server.calls import Caller, DetectCall, ImageSource, Timings
 from opsin_server.config import LimitSettings
 from opsin_server.errors import Failure, Reason
+from opsin_server.media.budget import PixelBudget
 from opsin_server.media.header import MediaLimits
 from opsin_server.media.pool import CpuPool
 from opsin_server.media.video import open_decoder
@@ -42,6 +43,7 @@ Send = Callable[[Message], Awaitable[None]]
 Requests = AsyncIterator[StreamDetectRequest]
 
 _NO_ROOM = (Reason.MEMORY_LIMIT, Reason.QUEUE_FULL)
+_CROWDED = 0.01  # seconds between two looks at whether there is memory for another decoded picture
 _FEW_SIGHTINGS = 25  # to track so many takes the event loop no longer than a hop to a thread and back
 _log = structlog.get_logger("opsin.stream")
 
@@ -52,6 +54,7 @@ class StreamRooms:
 
     pipeline: Pipeline
     pool: CpuPool
+    budget: PixelBudget
     signer: TokenSigner
     limits: LimitSettings
     metrics: Metrics
@@ -70,6 +73,7 @@ class LiveStream:
         self._similar = SimilarFrames(agreed.reuse) if agreed.reuse else None
         self._tracker = _tracker(agreed)
         self._highest = 0  # track number that was given
+        self._seen_last = 0  # sequence, when `in_use` was asked
         limits = MediaLimits(rooms.limits.max_pixels, rooms.limits.max_side)
         self._decoder = open_decoder(agreed.codec, limits) if agreed.codec else None
         self._work: dict[int, Work] = {}  # frames whose outcome is open
@@ -121,6 +125,11 @@ class LiveStream:
     def allow(self, window: int) -> None:
         """So many frames may be unanswered from now on."""
         self.tell(ev.LoadChanged(window))
+
+    def in_use(self) -> bool:
+        """Whether a frame came since this was asked last, or one is unanswered."""
+        before, self._seen_last = self._seen_last, self._session.last_sequence
+        return self._seen_last != before or self._session.unsent > 0
 
     # -- the session -------------------------------------------------------------------------------------
 
@@ -237,6 +246,8 @@ class LiveStream:
         begun = time.monotonic()
         event: ev.Event
         try:
+            while self._rooms.budget.crowded:
+                await asyncio.sleep(_CROWDED)
             # Urgent, as it may not be refused: at most one packet of each stream is on its way.
             feed = partial(self._decoder.feed, packet, keep=keep)
             picture = await self._rooms.pool.run(feed, urgent=True)
@@ -253,6 +264,7 @@ class LiveStream:
             work = self._work.get(sequence)
             if work is not None and picture is not None:
                 work.source = decoded_image(picture)
+                work.held = self._rooms.budget.hold(picture.width * picture.height * 3 // 2)
                 work.decoding = time.monotonic() - begun
             event = ev.FrameDecoded(sequence, picture is not None)
         self.tell(event)
@@ -261,6 +273,7 @@ class LiveStream:
         event = await self._outcome(work)
         if not isinstance(event, ev.FrameRefused):
             self._work.pop(work.sequence, None)
+            work.let_go()
         self.tell(event)
 
     async def _outcome(self, work: Work) -> ev.Event:

@@ -24,6 +24,7 @@ from opsin.v1.model_service_pb2 import (
 )
 from opsin.v1.stream_pb2 import StreamDetectRequest
 from opsin_server.config import Settings
+from opsin_server.media.budget import PixelBudget
 from opsin_server.media.pool import CpuPool
 from opsin_server.rpc import health, reflection
 from opsin_server.rpc.edge import Edge
@@ -58,6 +59,7 @@ class RpcServer:
         board: HealthBoard,
         metrics: Metrics,
         pool: CpuPool,
+        budget: PixelBudget,
         operator: Operator | None = None,
         version: str = "0",
     ) -> None:
@@ -73,6 +75,7 @@ class RpcServer:
             settings=settings.streams,
             metrics=metrics,
             pool=pool,
+            budget=budget,
         )
         inference = InferenceService(pipeline, settings.limits, metrics)
         models = ModelService(catalog, settings.limits, version)

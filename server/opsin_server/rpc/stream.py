@@ -14,6 +14,7 @@ from opsin.v1.stream_pb2 import StreamConfig, StreamDetectRequest
 from opsin_server.calls import Caller
 from opsin_server.config import LimitSettings, StreamSettings
 from opsin_server.errors import Failure, Reason
+from opsin_server.media.budget import PixelBudget
 from opsin_server.media.pool import CpuPool
 from opsin_server.rpc.edge import CallContext
 from opsin_server.rpc.live_stream import LiveStream, StreamRooms
@@ -22,6 +23,7 @@ from opsin_server.rpc.stream_config import StreamTerms, reachable, terms
 from opsin_server.scheduling.ticket import Priority
 from opsin_server.streams.events import GoAwayReason
 from opsin_server.streams.tokens import TokenSigner
+from opsin_server.streams.window import Backlog, Load, next_window
 from opsin_server.telemetry.metrics import Metrics
 
 __all__ = ["StreamService"]
@@ -29,6 +31,8 @@ __all__ = ["StreamService"]
 Send = Callable[[Message], Awaitable[None]]
 Requests = AsyncIterator[StreamDetectRequest]
 
+LOOK = 0.2
+"""Seconds between two looks at how much waits, while there are streams."""
 JITTER = 0.1
 """Part of its longest duration by which a stream ends earlier or later: not all shall begin again at once."""
 
@@ -45,15 +49,18 @@ class StreamService:
         settings: StreamSettings,
         metrics: Metrics,
         pool: CpuPool,
+        budget: PixelBudget,
     ) -> None:
         signer = TokenSigner(settings.secret.get_secret_value().encode())
-        self._rooms = StreamRooms(pipeline, pool, signer, limits, metrics)
+        self._rooms = StreamRooms(pipeline, pool, budget, signer, limits, metrics)
         self._catalog = catalog
         self._settings = settings
         self._open = 0
         self._live: dict[str, LiveStream] = {}
         self._models: dict[LiveStream, StreamTerms] = {}
         self._draining = False
+        self._window = settings.max_in_flight
+        self._looking: asyncio.TimerHandle | None = None
 
     @property
     def live(self) -> int:
@@ -87,7 +94,7 @@ class StreamService:
         try:
             agreed = terms(await _config(requests), self._catalog, self._rooms.limits, self._rooms.signer)
             caller = Caller(f"stream/{agreed.stream_id}", Priority.STREAM, request_id=context.request_id)
-            stream = LiveStream(self._rooms, agreed, caller, self._window())
+            stream = LiveStream(self._rooms, agreed, caller, self._window)
             await self._run(stream, agreed, requests, send)
         finally:
             self._open -= 1
@@ -108,7 +115,7 @@ class StreamService:
             older.taken_over()
         self._live[agreed.stream_id] = stream
         self._models[stream] = agreed
-        self._share_out()
+        self._look_again()
         timer = self._end_in_time(stream)
         try:
             await stream.run(requests, send)
@@ -118,7 +125,6 @@ class StreamService:
             if self._live.get(agreed.stream_id) is stream:
                 del self._live[agreed.stream_id]
             del self._models[stream]
-            self._share_out()
 
     def _end_in_time(self, stream: LiveStream) -> asyncio.TimerHandle | None:
         longest = self._settings.max_duration
@@ -127,15 +133,35 @@ class StreamService:
         seconds = longest * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 (nobody must not guess it)
         return asyncio.get_running_loop().call_later(seconds, stream.leave, GoAwayReason.MAX_STREAM_AGE)
 
-    def _window(self) -> int:
-        """Frames of a stream that may be unanswered: those of all streams fill half of the queues at most."""
-        fair = self._rooms.limits.max_queued_tickets // (2 * max(1, len(self._models)))
-        return max(1, min(self._settings.max_in_flight, fair))
+    def _look_again(self) -> None:
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
 
-    def _share_out(self) -> None:
-        window = self._window()
-        for stream in self._models:
-            stream.allow(window)
+    def _look(self) -> None:
+        """Fit all windows to what waits now, and to how many streams are in use."""
+        self._looking = None
+        if not self._models:
+            self._window = self._settings.max_in_flight
+            return
+        self._look_again()
+        loads = (
+            Load(model.queued, tuple((time.batch_size, time.median) for time in model.profile))
+            for model in self._catalog.list()
+        )
+        window = next_window(
+            self._window,
+            most=self._settings.max_in_flight,
+            places=self._rooms.limits.max_queued_tickets,
+            streams=sum(stream.in_use() for stream in self._models),
+            backlog=Backlog.of(loads, self._lanes()),
+        )
+        if window != self._window:
+            self._window = window
+            for stream in tuple(self._models):
+                stream.allow(window)
+
+    def _lanes(self) -> int:
+        return sum(device.lanes for device in self._catalog.server().devices)
 
 
 async def _config(requests: Requests) -> StreamConfig:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 
 from opsin_detectors.api import ImageInput
 from opsin_server.calls import DecodedImage, DetectAnswer, DetectOptions, ImageSource
+from opsin_server.media.budget import Reservation
 from opsin_server.media.video import Picture
 from opsin_server.rpc.stream_messages import FrameIn
 from opsin_server.streams import events as ev
@@ -31,7 +32,8 @@ class Work:
 
     source: None until a packet was decoded, and for a frame that has failed already. options: its own, else
     the stream's. watched: whether the session needs to hear when it is ready and when it starts. decoding:
-    seconds in the stream's decoder. withdrawn: nobody wants it any more.
+    seconds in the stream's decoder. withdrawn: nobody wants it any more. held: the bytes of its picture, if
+    the stream's decoder made it.
     """
 
     __slots__ = (
@@ -42,6 +44,7 @@ class Work:
         "_tell",
         "_watched",
         "decoding",
+        "held",
         "options",
         "own_options",
         "sequence",
@@ -67,6 +70,7 @@ class Work:
         self.task: asyncio.Task[None] | None = None
         self.decoding = 0.0
         self.withdrawn = False
+        self.held: Reservation | None = None
         self._arrived = time.monotonic()
         self._tell = tell
         self._watched = watched
@@ -77,9 +81,16 @@ class Work:
     def cancel(self) -> None:
         """Nobody wants it any more: stop, wherever it is."""
         self.withdrawn = True
-        self.source = None
+        self.let_go()
         if self.task is not None:
             self.task.cancel()
+
+    def let_go(self) -> None:
+        """Its picture is not needed any more."""
+        self.source = None
+        if self.held is not None:
+            self.held.release()
+            self.held = None
 
     def decoded(self, image: ImageInput) -> None:
         """On the thread that decoded. Raises `Alike` for a picture that need not be looked at."""

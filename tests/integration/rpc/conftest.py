@@ -23,6 +23,7 @@ from opsin_server.calls import (
 )
 from opsin_server.config import Settings
 from opsin_server.errors import Failure, Reason
+from opsin_server.media.budget import PixelBudget
 from opsin_server.media.pool import CpuPool
 from opsin_server.models.status import BatchTime, DeviceStatus, ModelState, ModelStatus, ServerStatus
 from opsin_server.rpc.health import HealthBoard
@@ -150,6 +151,7 @@ async def running(**sections: object) -> AsyncIterator[Running]:
         board=board,
         metrics=metrics,
         pool=pool,
+        budget=PixelBudget(1 << 20),
         version="1.2.3",
     )
     port = server.bind()

@@ -52,3 +52,18 @@ def test_what_is_used_is_the_sum_of_what_is_held(steps: list[tuple[int, list[int
         lent.release()
         lent.release()
     assert budget.used == 0
+
+
+def test_pictures_that_exist_already_are_counted_and_half_of_the_budget_is_kept_from_them() -> None:
+    budget = PixelBudget(100)
+    one, two = budget.hold(30), budget.hold(30)
+    assert (budget.used, budget.held, budget.crowded) == (60, 60, True)
+    with pytest.raises(Failure):
+        budget.reserve(41)
+    one.release()
+    one.release()
+    assert (budget.used, budget.held, budget.crowded) == (30, 30, False)
+    budget.reserve(70)
+    assert not budget.crowded  # what others hold keeps no stream from decoding
+    two.shrink(10)
+    assert (budget.used, budget.held) == (80, 10)
