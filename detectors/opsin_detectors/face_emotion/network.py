@@ -65,6 +65,8 @@ class TinyFace(nn.Module):
     score. Always float32, whatever the type of the weights: half a bit of a box is pixels.
     """
 
+    _corners: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         channels = (16, 32, 64, 128, 256, 512)

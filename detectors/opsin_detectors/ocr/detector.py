@@ -43,6 +43,10 @@ from opsin_detectors.settings import Settings
 __all__ = ["Ocr"]
 
 CLASSES = ("text",)
+LEAST_SIDE = 32
+"""Pixels that a side has to keep: rapidocr rounds sides to multiples of it."""
+MOST_PROPORTION = 4
+"""Of the longer side to the shorter one; it bounds what a picture costs."""
 MAX_BATCH = 4
 """Pictures of one batch run one after the other, and the first is answered only after the last."""
 
@@ -89,7 +93,7 @@ class Ocr(Detector):
         """The pixels, blue first, as rapidocr takes them."""
         match source:
             case ImageInput():
-                return Prepared(np.ascontiguousarray(source.pixels[..., ::-1]))
+                return Prepared(_thick_enough(source.pixels[..., ::-1], self._max_side))
             case _:
                 raise InputError("ocr looks at pictures; it was given a text")
 
@@ -146,6 +150,21 @@ class Engines:
         """Forget those that are idle."""
         with self._lock:
             self._idle.clear()
+
+
+def _thick_enough(pixels: Pixels, max_side: int) -> Pixels:
+    """Grown below or to the right by its own edge, if one side is too short for the other.
+
+    rapidocr reduces the longer side to `max_side`, which would leave nothing of the shorter one, and then
+    enlarges the shorter side to 736, which would make a sliver of 4000 x 1 a picture of millions of pixels.
+    """
+    rows, columns = pixels.shape[:2]
+    longer = max(rows, columns)
+    least = math.ceil(max(LEAST_SIDE, LEAST_SIDE * longer / max_side, longer / MOST_PROPORTION))
+    missing = (max(0, least - rows), max(0, least - columns))
+    if not any(missing):
+        return np.ascontiguousarray(pixels)
+    return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
 
 
 def _read(engine: Any, pixels: Pixels) -> list[Line]:

@@ -179,7 +179,7 @@ def _fractions(raw: Floats, about: Description, size: tuple[int, int]) -> Floats
             corners = raw
     if about.boxes.unit == "fractions":
         return corners
-    return corners / np.array(size * 2, np.float32)
+    return (corners / np.array(size * 2)).astype(np.float32)
 
 
 def _role(outputs: Mapping[str, Array], role: str, about: Description) -> Array:

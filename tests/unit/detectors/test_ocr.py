@@ -73,6 +73,16 @@ def test_a_line_on_its_head_is_read_unless_told_otherwise(ocr: Detector) -> None
     assert texts(run(upright, [upside_down], Task.READ_TEXT)[0]) != [LINES[0][0]]
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4000), (4000, 1), (3, 16384)])
+def test_a_sliver_is_answered_with_nothing(ocr: Detector, shape: tuple[int, int]) -> None:
+    sliver = image(np.full((*shape, 3), 255, np.uint8))
+    [output] = run(ocr, [sliver], Task.READ_TEXT)
+
+    assert not output.detections
+    rows, columns = ocr.prepare(sliver, Task.READ_TEXT, Options()).data.shape[:2]
+    assert min(rows, columns) * 4 >= max(rows, columns)  # what it costs is bounded
+
+
 def test_the_threshold_is_each_callers_own(ocr: Detector) -> None:
     [nothing] = run(ocr, [page(*LINES)], Task.READ_TEXT, Options(min_score=1.0))
     [everything] = run(ocr, [page(*LINES)], Task.READ_TEXT, Options(min_score=0.0))
