@@ -14,6 +14,7 @@ from opsin_detectors.transformers.joint_embedding import JointEmbedder
 from opsin_detectors.transformers.object_detection import ObjectDetector
 from opsin_detectors.transformers.text_classification import TextClassifier
 from opsin_detectors.transformers.text_embedding import SentenceEmbedder
+from opsin_detectors.transformers.zero_shot_detection import OwlDetector
 
 __all__ = ["FAMILIES", "load"]
 
@@ -23,6 +24,8 @@ FAMILIES: Mapping[str, Callable[[LoadContext, Checkpoint], Detector]] = {
     "CLIPModel": JointEmbedder,
     "SiglipModel": JointEmbedder,
     "Siglip2Model": JointEmbedder,
+    "OwlViTForObjectDetection": OwlDetector,  # before the ending that it shares
+    "Owlv2ForObjectDetection": OwlDetector,
     "ForObjectDetection": ObjectDetector,
     "ForSequenceClassification": TextClassifier,
     "ForMaskedLM": SentenceEmbedder,

@@ -24,6 +24,7 @@ from opsin_detectors.api import (
 )
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.towers import Towers
+from opsin_detectors.transformers.zero_shot_classes import TEMPLATE, ZeroShotClasses
 
 __all__ = ["JointEmbedder", "Part"]
 
@@ -52,15 +53,16 @@ class _Work(NamedTuple):
 
 
 class JointEmbedder(Detector):
-    """A loaded checkpoint: a part for each task."""
+    """A loaded checkpoint: a part for each task. Settings: `template`, “{}” where a candidate label goes."""
 
     def __init__(self, context: LoadContext, checkpoint: Checkpoint) -> None:
+        template = checkpoint.template(TEMPLATE)
         checkpoint.settings.done()
         towers = Towers(context, checkpoint)
-        self._texts = towers.texts
         self._parts: Mapping[Task, Part] = {
             Task.EMBED_IMAGE: _ImagePart(context.name, towers),
             Task.EMBED_TEXT: _TextPart(context.name, towers),
+            Task.ZERO_SHOT: ZeroShotClasses(context.name, towers, template),
         }
         self.info = ModelInfo(
             tasks=frozenset(self._parts),
@@ -77,10 +79,6 @@ class JointEmbedder(Detector):
         """As the task's part does."""
         ready = self._parts[task].prepare(source, options)
         return Prepared(_Work(task, ready.data), ready.state, (task, ready.shape))
-
-    def example(self, task: Task) -> Input:
-        """A grey picture, or a text that fits."""
-        return self._texts.example() if task is Task.EMBED_TEXT else super().example(task)
 
     def infer(self, batch: Sequence[_Work]) -> Any:
         """A batch of one task, because the task is in the shape."""

@@ -81,6 +81,13 @@ def resolve(asked: DetectOptions, info: ModelInfo, task: Task) -> Options:
 
 
 def _refuse_unsupported(asked: DetectOptions, info: ModelInfo, task: Task) -> None:
+    if Task.ZERO_SHOT in info.tasks and not asked.candidate_labels and not info.classes:
+        raise Failure(
+            Reason.OPTION_INVALID,
+            "candidate_labels is empty, and this zero-shot model has no classes of its own to look for",
+            field="options.candidate_labels",
+            metadata={"option": "candidate_labels"},
+        )
     if asked.candidate_labels and Task.ZERO_SHOT not in info.tasks:
         raise _unsupported("candidate_labels", "names classes to a zero-shot model; this model has its own")
     if task is Task.CLASSIFY_TEXT and asked.regions:
