@@ -1,6 +1,6 @@
 """`opsin models`: what the server can run, and how each model stands.
 
-A group, so that changing models (load, unload, traffic) has its place beside looking at them.
+Changing models (load, unload, traffic) and watching them is in `changes.py`.
 """
 
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from opsin.cli import changes
 from opsin.cli.connection import ClientCommand, ClientGroup, Settings, connect, settings_of
 from opsin.cli.exits import EPILOG
 from opsin.cli.failures import guarded
@@ -25,15 +26,18 @@ def register(app: typer.Typer) -> None:
     group.callback()(models)
     group.command("list", cls=ClientCommand, epilog=EPILOG)(list_models)
     group.command("show", cls=ClientCommand, epilog=EPILOG)(show_model)
+    changes.register(group)
     app.add_typer(group, name="models")
 
 
 def models(ctx: typer.Context) -> None:
-    """Look at the models of the server; alone, it lists them.
+    """Look at the models of the server, and change them; alone, it lists them.
 
     \b
       opsin models
       opsin models show nanodet
+      opsin models load cats --source ./my-classifier
+      opsin models traffic nanodet 1=90 2=10
     """
     if ctx.invoked_subcommand is None:
         _list(settings_of(ctx))
