@@ -246,7 +246,7 @@ class LiveStream:
         begun = time.monotonic()
         event: ev.Event
         try:
-            while self._rooms.budget.crowded:
+            while self._rooms.budget.crowded:  # noqa: ASYNC110  anybody may free some, and tells no one
                 await asyncio.sleep(_CROWDED)
             # Urgent, as it may not be refused: at most one packet of each stream is on its way.
             feed = partial(self._decoder.feed, packet, keep=keep)

@@ -97,14 +97,3 @@ async def test_old_streams_are_sent_away_to_begin_again() -> None:
         assert reply.go_away.reason == GoAwayReason.GO_AWAY_REASON_MAX_STREAM_AGE
         assert reply.go_away.last_sequence == 1
         assert await stream.read() is None
-
-
-async def test_a_switched_model_sends_its_streams_away_and_no_others() -> None:
-    async with serving("echo", "other=echo") as server, talking(server) as one, talking(server) as two:
-        await one.config(model="echo")
-        await two.config(model="other")
-        server.app.rpc.streams.model_switched("echo@1")
-        reply = await one.read()
-        assert reply.go_away.reason == GoAwayReason.GO_AWAY_REASON_MODEL_SWITCHED
-        await two.frame(1)
-        assert [word(r) for r in await two.rest()] == ["result"]
