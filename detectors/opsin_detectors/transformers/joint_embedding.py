@@ -59,6 +59,7 @@ class JointEmbedder(Detector):
         template = checkpoint.template(TEMPLATE)
         checkpoint.settings.done()
         towers = Towers(context, checkpoint)
+        self._texts = towers.texts
         self._parts: Mapping[Task, Part] = {
             Task.EMBED_IMAGE: _ImagePart(context.name, towers),
             Task.EMBED_TEXT: _TextPart(context.name, towers),
@@ -79,6 +80,10 @@ class JointEmbedder(Detector):
         """As the task's part does."""
         ready = self._parts[task].prepare(source, options)
         return Prepared(_Work(task, ready.data), ready.state, (task, ready.shape))
+
+    def example(self, task: Task) -> Input:
+        """A grey picture, or a text that fits."""
+        return self._texts.example() if task is Task.EMBED_TEXT else super().example(task)
 
     def infer(self, batch: Sequence[_Work]) -> Any:
         """A batch of one task, because the task is in the shape."""
