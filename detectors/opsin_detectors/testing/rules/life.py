@@ -20,6 +20,8 @@ from opsin_detectors.testing.subject import Subject
 
 __all__ = ["close", "imports", "info", "loads", "manifest", "unload"]
 
+_LACKING = {"torch": ("",), "transformers": ("", "torch")}
+"""By what is imported: the extras that do not bring it."""
 LIVES = 4
 """Times that a detector is loaded and closed to see what stays; twice when loading takes longer than SLOW."""
 SLOW = 3.0
@@ -52,10 +54,11 @@ def imports(found: Found) -> str:
         right = "whatever the model needs begins in __init__, and ends in close"
         raise Broken("imports", f"importing the module {did}", right, place)
     need = seen.extras[-1] if seen.extras else ""
-    if found.folder is not None and need and found.extra not in (need, "transformers"):
+    # Any other extra may bring torch along; what "torch" and no extra bring is known.
+    if found.folder is not None and need and found.extra in _LACKING[need]:
         raise Broken(
             "imports",
-            f"the code imports {need}, and {MANIFEST} states the extra “{found.extra}”",
+            f"the code imports {need}, and {MANIFEST} states {found.extra or 'no extra'}",
             f'extra = "{need}" tells who lacks it what to install',
             str(found.folder / MANIFEST),
         )
