@@ -179,7 +179,8 @@ def _fractions(raw: Floats, about: Description, size: tuple[int, int]) -> Floats
             corners = raw
     if about.boxes.unit == "fractions":
         return corners
-    return (corners / np.array(size * 2)).astype(np.float32)
+    scaled: Floats = (corners / np.array(size * 2)).astype(np.float32)
+    return scaled
 
 
 def _role(outputs: Mapping[str, Array], role: str, about: Description) -> Array:
