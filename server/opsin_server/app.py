@@ -58,7 +58,7 @@ __all__ = ["BUILT_IN_MODELS", "App", "run"]
 
 log = structlog.get_logger(__name__)
 
-BUILT_IN_MODELS = ("nanodet", "nsfw")
+BUILT_IN_MODELS = ("nanodet", "nsfw", "face-emotion")
 """Served when nobody says what to serve."""
 SPARE_BACKLOG = 0.02
 """Seconds of work that may wait while a shadow still gets copies: more, and somebody would wait for them."""
