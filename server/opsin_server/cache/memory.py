@@ -113,7 +113,6 @@ class MemoryCache:
 
 _FLOAT = sys.getsizeof(1.0)
 _KEY = sys.getsizeof(bytes(32))
-_GC = 16  # the collector's head of a tracked object, which getsizeof leaves out for some
 _PLACE = 3 * 104
 """Its slots in the ordered dict and in the index, with the room that hash tables leave free."""
 _MODEL = ModelRef("", 0, "")
@@ -124,19 +123,17 @@ _ENTRY = (
     + sys.getsizeof(_MODEL)
     + sys.getsizeof(Timings())
     + 12 * _FLOAT
-    + 5 * _GC
 )
-_LABEL = sys.getsizeof(Label("", 0.0)) + _FLOAT + _GC
-_ATTRIBUTE = sys.getsizeof(Attribute("", ())) + sys.getsizeof(()) + 2 * _GC
+_LABEL = sys.getsizeof(Label("", 0.0)) + _FLOAT
+_ATTRIBUTE = sys.getsizeof(Attribute("", ())) + sys.getsizeof(())
 _DETECTION = (
     sys.getsizeof(EmbeddedDetection(Detection(Box(0.0, 0.0, 1.0, 1.0), "", 0.0)))
     + sys.getsizeof(Detection(Box(0.0, 0.0, 1.0, 1.0), "", 0.0))
     + sys.getsizeof(Box(0.0, 0.0, 1.0, 1.0))
     + 5 * _FLOAT
-    + 3 * _GC
     + 8
 )
-_VECTOR = sys.getsizeof(np.zeros(0, np.float32)) + _GC
+_VECTOR = sys.getsizeof(np.zeros(0, np.float32))
 
 
 def weigh(answer: Answer) -> int:

@@ -114,7 +114,7 @@ class RedisCache:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Exception):
-            await self._redis.aclose()
+            await self._redis.aclose(close_connection_pool=True)
 
     # -- looking -----------------------------------------------------------------------------------------
 
