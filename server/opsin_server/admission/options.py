@@ -5,6 +5,7 @@ the task is chosen, defaults are filled in, and what the model cannot honour is 
 """
 
 import difflib
+import struct
 from collections.abc import Collection
 
 from opsin_detectors.api import ModelInfo, Options, Task
@@ -18,6 +19,9 @@ FEW_CLASSES = 20
 """A model with at most so many classes answers all its labels unless told otherwise; others the best 5."""
 MANY_CLASSES_LABELS = 5
 
+_FLOAT = struct.Struct("<f")
+_WHOLE_IMAGE = frozenset({Task.CLASSIFY_IMAGE, Task.CLASSIFY_TEXT, Task.ZERO_SHOT})
+"""Tasks with labels for the whole input. A model with none of them gives none, so no score cuts them."""
 _IMAGE_TASKS = (Task.DETECT, Task.CLASSIFY_IMAGE, Task.ZERO_SHOT, Task.READ_TEXT)
 
 
@@ -69,15 +73,20 @@ def resolve(asked: DetectOptions, info: ModelInfo, task: Task) -> Options:
     _know_labels(asked.labels, classes)
     few = len(classes) <= FEW_CLASSES
     return Options(
-        min_score=defaults.min_score if asked.min_score is None else asked.min_score,
-        min_label_score=asked.min_score or 0.0,
+        min_score=_single(defaults.min_score) if asked.min_score is None else asked.min_score,
+        min_label_score=(asked.min_score or 0.0) if info.tasks & _WHOLE_IMAGE else 0.0,
         max_detections=asked.max_detections or defaults.max_detections or DEFAULT_MAX_DETECTIONS,
         max_labels=asked.max_labels or defaults.max_labels or (0 if few else MANY_CLASSES_LABELS),
-        iou_threshold=defaults.iou_threshold if asked.iou_threshold is None else asked.iou_threshold,
+        iou_threshold=_single(defaults.iou_threshold) if asked.iou_threshold is None else asked.iou_threshold,
         labels=frozenset(asked.labels),
         candidate_labels=asked.candidate_labels,
         truncate_text=asked.truncate_text,
     )
+
+
+def _single(value: float) -> float:
+    """A default as it would come over the wire: asking for it by name must mean the same as not asking."""
+    return float(_FLOAT.unpack(_FLOAT.pack(value))[0])
 
 
 def _refuse_unsupported(asked: DetectOptions, info: ModelInfo, task: Task) -> None:

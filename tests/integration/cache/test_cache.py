@@ -150,6 +150,13 @@ async def test_an_answer_is_kept_and_explicit_defaults_hit_too() -> None:
         assert metric(served, "opsin_cache_bytes") > 0
 
 
+async def test_a_models_own_threshold_hits_when_it_is_spelled_out() -> None:
+    async with serving("nanodet=nanodet,max_batch=1", cache=MEMORY) as served:
+        assert (await ask(served, picture(1, side=64))).cache == MISS
+        assert (await ask(served, picture(1, side=64, min_score=0.35))).cache == HIT
+        assert (await ask(served, picture(1, side=64, min_score=0.36))).cache == MISS
+
+
 async def test_nothing_is_kept_unless_asked_for() -> None:
     async with serving(SLOW) as served:
         assert [(await ask(served, picture(1))).cache for _ in range(2)] == [MISS, MISS]
