@@ -1,0 +1,147 @@
+"""Fairness, order and monotony of the policy, on random queues."""
+
+from itertools import pairwise
+
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from opsin_server.scheduling.policy import Run
+from opsin_server.scheduling.queues import ModelTerms
+from opsin_server.scheduling.ticket import Priority, Ticket
+from unit.scheduling.worlds import World, linear, worlds
+
+SETTINGS = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+SIZES = (1, 2, 4, 8, 16, 32)
+costs = st.tuples(st.floats(0.0, 0.02), st.floats(1e-4, 0.005))
+alike = st.tuples(st.floats(0.005, 0.02), st.floats(5e-4, 2e-3))
+"""No more than a few times apart, so that a share is reached within some hundred batches."""
+
+
+def one_model(cost: tuple[float, float]) -> World:
+    made = World()
+    made.model("m", ModelTerms(SIZES, max_hold=0.0), linear(*cost))
+    return made
+
+
+def ran(made: World) -> tuple[Ticket, ...]:
+    action = made.plan().action
+    assert isinstance(action, Run), action
+    return action.tickets
+
+
+@settings(SETTINGS, max_examples=10)
+@given(st.lists(st.tuples(st.sampled_from([0.5, 1.0, 2.0]), alike), min_size=2, max_size=3))
+def test_saturated_models_get_device_time_by_weight_whatever_they_cost(
+    models: list[tuple[float, tuple[float, float]]],
+) -> None:
+    made = World()
+    for number, (weight, cost) in enumerate(models):
+        made.model(str(number), ModelTerms(SIZES, weight, max_hold=0.0), linear(*cost))
+    used = [0.0] * len(models)
+    longest = max(profile.seconds(32) for profile in made.profiles.values())
+    until = made.now + 200 * longest
+    while made.now < until:
+        for number in range(len(models)):
+            while made.queues.waiting(str(number)) < 64:
+                made.add(str(number))
+        plan = made.plan()
+        assert isinstance(plan.action, Run)
+        used[int(plan.action.model)] += made.carry_out(plan)
+    weights = sum(weight for weight, _ in models)
+    for seconds, (weight, _) in zip(used, models, strict=True):
+        assert abs(seconds / sum(used) - weight / weights) <= 0.1 * weight / weights
+
+
+@SETTINGS
+@given(costs, st.lists(st.integers(8, 60), min_size=2, max_size=6))
+def test_flows_with_work_have_had_the_same_number_of_places_but_for_a_batch(
+    cost: tuple[float, float], waiting: list[int]
+) -> None:
+    made = one_model(cost)
+    for number, count in enumerate(waiting):
+        for _ in range(count):
+            made.add(flow=str(number))
+    served = [0] * len(waiting)
+    while True:
+        plan = made.plan()
+        assert isinstance(plan.action, Run)
+        for ticket in plan.action.tickets:
+            served[int(ticket.flow)] += 1
+        if any(had == have for have, had in zip(waiting, served, strict=True)):
+            return  # whoever has nothing left leaves its places to the others
+        made.carry_out(plan)
+        assert max(served) - min(served) <= len(plan.action.tickets) // 4 + 2
+
+
+@SETTINGS
+@given(worlds())
+def test_within_a_flow_nobody_who_could_still_make_it_is_passed_over_for_a_later_deadline(
+    world: World,
+) -> None:
+    """Except for one of each flow that waited out its patience."""
+    match world.plan().action:
+        case Run(model, tickets):
+            terms, profile = world.queues.terms[model], world.profiles[model]
+            bucket = next(b for b in terms.buckets if b >= len(tickets))
+            floor = world.now + terms.after + profile.after + profile.upper(bucket)
+            taken = {t.id for t in tickets}
+            for flow, priority in {(t.flow, t.priority) for t in tickets}:
+                mine = [
+                    t
+                    for t in tickets
+                    if (t.flow, t.priority) == (flow, priority) and world.now - t.arrived < terms.patience
+                ]
+                left = [
+                    t.deadline
+                    for t in world.queues
+                    if (t.model, t.flow, t.priority, t.shape) == (model, flow, priority, tickets[0].shape)
+                    and t.id not in taken
+                    and t.deadline > floor
+                ]
+                if mine and left:
+                    assert max(t.deadline for t in mine) <= min(left)
+
+
+@SETTINGS
+@given(costs, st.integers(1, 40))
+def test_one_more_that_waits_never_makes_the_batch_smaller(cost: tuple[float, float], count: int) -> None:
+    sizes = []
+    for waiting in (count, count + 1, 2 * count, 3 * count):
+        made = one_model(cost)
+        for _ in range(waiting):
+            made.add()
+        sizes.append(len(ran(made)))
+    assert sizes == sorted(sizes)
+
+
+@SETTINGS
+@given(costs, st.integers(1, 40), st.lists(st.floats(0.0, 3.0), min_size=2, max_size=5))
+def test_an_earlier_deadline_of_one_never_makes_its_batch_larger(
+    cost: tuple[float, float], others: int, lefts: list[float]
+) -> None:
+    """As long as it can be met at all, and the others have all the time there is."""
+    sizes = []
+    for left in sorted(lefts):
+        made = one_model(cost)
+        profile = made.profiles["m"]
+        assume(profile.seconds(1) > 0)
+        tight = made.add(left=profile.upper(1) + left * profile.upper(32))
+        for _ in range(others):
+            made.add()
+        tickets = ran(made)
+        assert tight in tickets
+        sizes.append(len(tickets))
+    assert all(one <= two for one, two in pairwise(sizes))
+
+
+@SETTINGS
+@given(costs, st.integers(1, 64), st.sampled_from([Priority.STREAM, Priority.BULK]))
+def test_an_interactive_ticket_is_in_the_very_next_batch_whatever_waits_below_it(
+    cost: tuple[float, float], below: int, priority: Priority
+) -> None:
+    """As long as nothing below it has waited out its patience."""
+    made = one_model(cost)
+    for number in range(below):
+        made.add(flow=f"low-{number % 5}", priority=priority)
+    urgent = made.add(flow="caller")
+    assert urgent in ran(made)
