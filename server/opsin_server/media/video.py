@@ -14,6 +14,7 @@ or the event loop.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -25,7 +26,7 @@ from opsin_server.media.bitstream import BitstreamError, H264Syntax, HevcSyntax,
 from opsin_server.media.decode import decode
 from opsin_server.media.header import MediaLimits, read_header
 
-__all__ = ["PACKET", "Codec", "Picture", "VideoDecoder", "open_decoder"]
+__all__ = ["PACKET", "Codec", "Picture", "VideoDecoder", "known_codecs", "open_decoder"]
 
 PACKET = "packet"
 """The field that carries a packet, as errors name it: from the frame on."""
@@ -80,6 +81,11 @@ class VideoDecoder(Protocol):
     def close(self) -> None:
         """Let go of FFmpeg's memory. Pictures handed out stay good."""
         ...
+
+
+def known_codecs() -> tuple[Codec, ...]:
+    """What packets may hold on this server: Motion JPEG always, the others where PyAV is installed."""
+    return tuple(Codec) if find_spec("av") is not None else (Codec.MJPEG,)
 
 
 def open_decoder(codec: Codec, limits: MediaLimits) -> VideoDecoder:

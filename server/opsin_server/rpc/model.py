@@ -29,6 +29,7 @@ from opsin_server.admission.options import (
 )
 from opsin_server.config import LimitSettings
 from opsin_server.errors import QUOTE_LIMIT, Failure, Reason, quote
+from opsin_server.media.video import known_codecs
 from opsin_server.models.status import DeviceStatus, ModelState, ModelStatus
 from opsin_server.rpc.edge import CallContext
 from opsin_server.rpc.errors import status_of
@@ -83,7 +84,7 @@ class ModelService:
             devices=[_device(device) for device in now.devices],
             default_detect_model=now.default_detect_model,
             default_embed_model=now.default_embed_model,
-            codecs=[Codec.CODEC_IMAGE],
+            codecs=[Codec.CODEC_IMAGE, *(Codec.Value(f"CODEC_{codec}") for codec in known_codecs())],
             uris_enabled=False,
         )
         reply.uptime.FromMicroseconds(round(max(self._clock() - self._started, 0) * 1e6))

@@ -11,6 +11,7 @@ from opsin.v1 import (
     BatchDetectRequest,
     BatchEmbedRequest,
     CacheStatus,
+    Codec,
     DetectOptions,
     DetectRequest,
     EmbeddingDtype,
@@ -401,6 +402,17 @@ async def test_server_info_tells_the_limits_and_the_defaults(server) -> None:
     assert all(value for _, value in info.limits.ListFields())
     assert len(info.limits.ListFields()) == len(info.limits.DESCRIPTOR.fields)
     assert [(device.name, device.lanes) for device in info.devices] == [("cpu", 2)]
+
+
+@pytest.mark.parametrize(
+    ("video", "codecs"), [(True, ["IMAGE", "H264", "HEVC", "MJPEG"]), (False, ["IMAGE", "MJPEG"])]
+)
+async def test_server_info_tells_the_codecs_that_a_stream_may_use(
+    server, monkeypatch: pytest.MonkeyPatch, video: bool, codecs: list[str]
+) -> None:
+    monkeypatch.setattr("opsin_server.media.video.find_spec", lambda name: video or None)
+    info = await server.models.GetServerInfo(GetServerInfoRequest())
+    assert [Codec.Name(codec) for codec in info.codecs] == [f"CODEC_{name}" for name in codecs]
 
 
 async def test_models_are_listed_by_name_and_version(server) -> None:
