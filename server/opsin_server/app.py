@@ -243,6 +243,7 @@ class App:
                     m.busy_share,
                     m.traffic_weight,
                     m.state is ModelState.SERVING,
+                    tuple((one.batch_size, one.median, one.spread) for one in m.profile),
                 )
                 for m in self.catalog.list()
             ),

@@ -24,7 +24,10 @@ class ModelState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BatchTime:
-    """Learnt run time of one batch size, in seconds: the median, and the 90th percentile less the median."""
+    """Learnt run time of one batch size, in seconds: the median, and the 90th percentile less the median.
+
+    Both are estimates, from a mean and a mean deviation that outliers hardly move.
+    """
 
     batch_size: int
     median: float

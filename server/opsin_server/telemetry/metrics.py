@@ -38,6 +38,7 @@ class ModelGauges:
     """How one loaded model stands. oldest_wait: seconds; busy_share: 0..1 of its lanes' time.
 
     weight: its traffic weight. serving: whether new calls may come to it.
+    profile: learnt run times, as (batch size, seconds, spread in seconds).
     """
 
     model: str
@@ -47,6 +48,7 @@ class ModelGauges:
     busy_share: float = 0.0
     weight: int = 0
     serving: bool = True
+    profile: tuple[tuple[int, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +225,7 @@ class _Live:
         serving = GaugeMetricFamily(
             "opsin_model_serving", "1 while new calls may come to a version.", labels=labels
         )
+        learnt, spread = _profiles(now)
         for model in now.models:
             key = [model.model, str(model.version)]
             weight.add_metric(key, model.weight)
@@ -237,6 +240,23 @@ class _Live:
         )
         for name, share in now.devices:
             devices.add_metric([name], share)
-        yield from (queued, oldest, busy, weight, serving, devices)
+        yield from (queued, oldest, busy, weight, serving, learnt, spread, devices)
         yield GaugeMetricFamily("opsin_decoded_bytes", "Decoded pixels held now.", value=now.decoded_bytes)
         yield GaugeMetricFamily("opsin_streams", "Live streams.", value=now.streams)
+
+
+def _profiles(now: Snapshot) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+    """Median and spread of every batch size that is known of every version."""
+    labels = ["model", "version", "batch_size"]
+    learnt = GaugeMetricFamily(
+        "opsin_profile_seconds", "Learnt run time of a batch of this size: the median.", labels=labels
+    )
+    spread = GaugeMetricFamily(
+        "opsin_profile_spread_seconds", "Its uncertainty: the 90th percentile less the median.", labels=labels
+    )
+    for model in now.models:
+        for size, seconds, apart in model.profile:
+            key = [model.model, str(model.version), str(size)]
+            learnt.add_metric(key, seconds)
+            spread.add_metric(key, apart)
+    return learnt, spread

@@ -1,8 +1,10 @@
 """The Prometheus endpoint and the log of calls."""
 
 import json
+import re
 import threading
 import urllib.request
+from pathlib import Path
 
 import pytest
 import structlog
@@ -10,9 +12,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from opsin.v1 import DetectRequest, Image
 from opsin_server.config import LogSettings
+from opsin_server.telemetry.caching import CacheMetrics
 from opsin_server.telemetry.exposition import MetricsEndpoint
 from opsin_server.telemetry.logs import bind_request, configure
 from opsin_server.telemetry.metrics import Metrics, ModelGauges, Snapshot
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def scrape(port: int) -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -30,7 +35,8 @@ def test_a_scrape_tells_what_was_counted_and_asks_for_what_is_live() -> None:
 
     def snapshot() -> Snapshot:
         asked.append(1)
-        return Snapshot((ModelGauges("m", 2, 5, 0.25, 0.75),), (("cpu", 0.5),), decoded_bytes=9, streams=1)
+        gauges = ModelGauges("m", 2, 5, 0.25, 0.75, profile=((8, 0.02, 0.003),))
+        return Snapshot((gauges,), (("cpu", 0.5),), decoded_bytes=9, streams=1)
 
     metrics = Metrics(snapshot)
     assert not asked
@@ -44,10 +50,24 @@ def test_a_scrape_tells_what_was_counted_and_asks_for_what_is_live() -> None:
     model = {"model": "m", "version": "2"}
     assert found["opsin_queued"] == [(model, 5)]
     assert found["opsin_oldest_wait_seconds"] == [(model, 0.25)]
+    assert found["opsin_profile_seconds"] == [({**model, "batch_size": "8"}, 0.02)]
+    assert found["opsin_profile_spread_seconds"] == [({**model, "batch_size": "8"}, 0.003)]
     assert found["opsin_device_busy_share"] == [({"device": "cpu"}, 0.5)]
     assert found["opsin_batch_size_sum"] == [({"model": "m"}, 4)]
     assert found["opsin_calls_in_flight"] == [({"method": "Detect"}, 1)]
     assert len(asked) == 1
+
+
+def test_every_metric_is_in_the_operators_pages() -> None:
+    metrics = Metrics(lambda: Snapshot((ModelGauges("m", 1, profile=((1, 0.1, 0.0),)),), (("cpu", 0.5),)))
+    CacheMetrics(metrics.registry)
+    pages = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("operations.md", "cache.md"))
+    told = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in metrics.registry.collect()
+    }
+    assert len(told) > 25
+    assert not [name for name in sorted(told) if not re.search(f"`{name}[`{{]", pages)]
 
 
 def test_two_servers_in_one_process_count_for_themselves() -> None:
