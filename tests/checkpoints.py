@@ -4,8 +4,10 @@ Each is made once a session and must not be changed; `shutil.copytree` gives a c
 than a megabyte. They answer nonsense, but by the code that the real ones run.
 """
 
+import itertools
 import json
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ __all__ = [
     "detr",
     "dinov2",
     "gpt2_classifier",
+    "grounding_dino",
     "letters",
     "owlv2",
     "owlvit",
@@ -44,6 +47,8 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
 
 
 def _folder(name: str) -> Path:
+    """Made empty. From here on what is random is the same in each run: `spread` sets only some of the weights."""
+    torch.manual_seed(len(name))
     folder = Path(_ROOT.name) / name
     folder.mkdir()
     return folder
@@ -60,11 +65,17 @@ def spread(model: Any, seed: int = 3) -> Any:
     return model.eval()
 
 
-def letters(*, begin: str, end: str, pad: str, **settings: Any) -> Any:
-    """A tokenizer with a token for each letter and each sign; begin and end go around every text."""
-    vocabulary = {
-        token: at for at, token in enumerate(dict.fromkeys([pad, "<unk>", " ", *_LETTERS, begin, end]))
-    }
+def letters(
+    *, begin: str, end: str, pad: str, numbers: Mapping[str, int] | None = None, **settings: Any
+) -> Any:
+    """A tokenizer with a token for each letter and each sign; begin and end go around every text.
+
+    numbers: of tokens whose number a model knows by heart.
+    """
+    tokens = dict.fromkeys([pad, "<unk>", " ", *_LETTERS, begin, end])
+    known = numbers or {}
+    free = (number for number in itertools.count() if number not in known.values())
+    vocabulary = {token: known[token] if token in known else next(free) for token in tokens}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -302,6 +313,27 @@ def owlv2() -> Path:
 
 
 _OWL_SIZE = {"height": 48, "width": 48}
+
+
+# Numbers of BERT's vocabulary, by which Grounding DINO tells where a label ends.
+_STOPS = {"[PAD]": 0, "[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
+
+
+@cache
+def grounding_dino(family: str = "GroundingDino") -> Path:
+    """Grounding DINO: 12 queries, texts of up to 64 letters; pictures keep their proportions."""
+    folder = _folder(family.lower())
+    tokenizer = letters(begin="[CLS]", end="[SEP]", pad="[PAD]", numbers=_STOPS, model_max_length=64)
+    text = transformers.BertConfig(**TINY, vocab_size=1030, max_position_embeddings=64, pad_token_id=0)
+    shape = {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 3}
+    seen = transformers.SwinConfig(**shape, out_indices=[2, 3, 4])
+    config = getattr(transformers, f"{family}Config")(
+        **_DETR, text_config=text, backbone_config=seen, max_text_len=64
+    )
+    spread(getattr(transformers, f"{family}ForObjectDetection")(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    pictures("GroundingDino", size=_SIDES).save_pretrained(folder)
+    return folder
 
 
 def _backbone(*stages: str) -> dict[str, Any]:

@@ -64,6 +64,8 @@ __all__ = [
     "Stage",
     "Task",
     "TextInput",
+    "TextTooLongError",
+    "Trial",
     "Vector",
 ]
 
@@ -72,7 +74,18 @@ Vector = npt.NDArray[np.float32]
 
 
 class InputError(ValueError):
-    """The caller's input cannot be used; the message says why and what would be right."""
+    """The caller's input cannot be used; the message says why and what would be right.
+
+    option: the field of `Options` that is to blame, as in `candidate_labels[2]`; empty: the input itself.
+    """
+
+    def __init__(self, message: str, *, option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
+
+
+class TextTooLongError(InputError):
+    """A text, or one among the options, is longer than the model reads."""
 
 
 class LoadError(RuntimeError):
@@ -183,7 +196,8 @@ Input = ImageInput | TextInput
 class Prepared:
     """One input made ready for `infer`.
 
-    data: what is stacked or listed for `infer`.
+    data: what is stacked or listed for `infer`. Its `nbytes`, where it has such, are held against the
+        server's bound on decoded pixels until the answer.
     state: whatever `finish` needs to know about this input (scale, offset), handed back in `Item.state`.
     shape: only inputs of equal shape share a batch (text length bucket, number of patches); `()` fits all.
     """
@@ -262,6 +276,20 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """One way to run a model that was tried while it was loaded, and what came of it.
+
+    seconds: of a batch, by batch size: the median. verdict: `chosen`, or why it was not: `slower`, an answer
+    that was no longer the same, what kept it from being built.
+    """
+
+    runtime: str
+    dtype: str
+    seconds: tuple[tuple[int, float], ...] = ()
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a loaded model is and can do; fixed after loading."""
 
@@ -284,6 +312,8 @@ class ModelInfo:
     dtype: str = "float32"
     runtime: str = ""
     """What executes the model: "eager", "onnxruntime", ...; empty when there is no such thing."""
+    trials: tuple[Trial, ...] = ()
+    """How else it could be run, measured here or in an earlier start; empty where nothing was to be chosen."""
     memory_bytes: int = 0
     """Weights and buffers held while loaded, those of its stages included."""
     stages: tuple[Stage, ...] = ()
@@ -299,7 +329,12 @@ class LoadContext:
         detector found by entry point.
     settings: the user's `key=value` pairs for this model that are not the server's own.
     device: "cpu", "cuda", "cuda:1"...
-    dtype: "auto", "float32", "bfloat16" or "float16".
+    dtype: "auto", "float32", "bfloat16", "float16" or "int8".
+    runtime: how a network is run: "eager" (as it is written), "channels_last", "compile", "cuda_graphs",
+        "openvino", "onnxruntime", or "auto": the fastest of them here that keeps the answers. See
+        `opsin_detectors.execution`. With dtype "auto" and a runtime told, it is float32.
+    threads: torch threads of the lanes that will run it, for what is measured while loading.
+    cache: a folder where what was found out while loading may be kept for the next start; None: nowhere.
     """
 
     name: str
@@ -308,6 +343,9 @@ class LoadContext:
     settings: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     dtype: str = "auto"
+    runtime: str = "eager"
+    threads: int = 1
+    cache: Path | None = None
 
 
 class Detector(Protocol):

@@ -7,7 +7,17 @@ answers.
 import asyncio
 from collections.abc import Sequence
 
-from opsin_detectors.api import ImageInput, InputError, Item, Options, Prepared, Task, TextInput, Vector
+from opsin_detectors.api import (
+    ImageInput,
+    InputError,
+    Item,
+    Options,
+    Prepared,
+    Task,
+    TextInput,
+    TextTooLongError,
+    Vector,
+)
 from opsin_server.admission.gate import Place
 from opsin_server.cache.party import Party
 from opsin_server.calls import Caller, Watcher
@@ -27,9 +37,18 @@ def prepare(model: LoadedModel, source: ImageInput | TextInput, task: Task, opti
     try:
         return model.detector.prepare(source, task, options)
     except InputError as error:
-        if isinstance(source, TextInput):
-            raise Failure(Reason.TEXT_TOO_LONG, str(error), field="text") from error
-        raise Failure(Reason.IMAGE_UNDECODABLE, str(error), field="image") from error
+        raise _refusal(error, source) from error
+
+
+def _refusal(error: InputError, source: ImageInput | TextInput) -> Failure:
+    """What the caller is told: which field is wrong, and of which kind its fault is."""
+    long = isinstance(source, TextInput) or isinstance(error, TextTooLongError)
+    if error.option:
+        reason = Reason.TEXT_TOO_LONG if long else Reason.OPTION_INVALID
+        return Failure(reason, str(error), field=f"options.{error.option}")
+    if long:
+        return Failure(Reason.TEXT_TOO_LONG, str(error), field="text")
+    return Failure(Reason.IMAGE_UNDECODABLE, str(error), field="image")
 
 
 def pairs(prepared: Sequence[Prepared], task: Task, options: Options, size: tuple[int, int]) -> list[Pair]:

@@ -21,7 +21,13 @@ from opsin.cli.words import counted
 if TYPE_CHECKING:
     from opsin import Client, DetectResult
 
-__all__ = ["register"]
+__all__ = ["TextFlag", "TruncateFlag", "as_client_input", "find_inputs", "register"]
+
+
+TextFlag = Annotated[bool, typer.Option("--text", help="The inputs are texts; - for one a line of stdin.")]
+TruncateFlag = Annotated[
+    bool, typer.Option("--truncate", help="Cut texts and labels longer than the model reads; else they fail.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -70,9 +76,8 @@ def detect(
         list[str] | None,
         typer.Option(help="What to look for, for zero-shot models.", metavar="A,B", show_default=False),
     ] = None,
-    text: Annotated[
-        bool, typer.Option("--text", help="The inputs are texts; - for one a line of stdin.")
-    ] = False,
+    text: TextFlag = False,
+    truncate: TruncateFlag = False,
     save: Annotated[
         Path | None,
         typer.Option(help="Write annotated pictures here; inputs are never overwritten.", metavar="DIR"),
@@ -95,6 +100,7 @@ def detect(
         "labels": parse_names(labels or ()),
         "regions": tuple(parse_region(one) for one in region or ()),
         "candidate_labels": parse_names(candidate_label or ()),
+        "truncate_text": truncate,
     }
     if text and save:
         raise typer.BadParameter("--save draws on pictures; it has no use with --text.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from opsin.cli.connection import ClientCommand, connect, settings_of
-from opsin.cli.detect import as_client_input, find_inputs
+from opsin.cli.detect import TextFlag, TruncateFlag, as_client_input, find_inputs
 from opsin.cli.each import for_each
 from opsin.cli.exits import EPILOG, ExitCode
 from opsin.cli.failures import guarded, warn
@@ -44,9 +44,8 @@ def embed(
         str,
         typer.Option(help="NAME, NAME@VERSION or NAME@LABEL.", metavar="NAME", show_default="the server's"),
     ] = "",
-    text: Annotated[
-        bool, typer.Option("--text", help="The inputs are texts; - for one a line of stdin.")
-    ] = False,
+    text: TextFlag = False,
+    truncate: TruncateFlag = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -73,7 +72,12 @@ def embed(
     settings = settings_of(ctx)
     screen = Screen(settings)
     found = find_inputs(inputs, text, screen)
-    options: dict[str, Any] = {"model": model, "dimensions": dimensions, "normalize": normalize}
+    options: dict[str, Any] = {
+        "model": model,
+        "dimensions": dimensions,
+        "normalize": normalize,
+        "truncate_text": truncate,
+    }
 
     def show(entry: Input, result: "EmbedResult") -> None:
         from opsin.cli.render import embed_line

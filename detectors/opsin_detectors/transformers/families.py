@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from opsin_detectors.api import Detector, LoadContext, LoadError
 from opsin_detectors.transformers.bare_models import bare_model
 from opsin_detectors.transformers.checkpoint import Checkpoint
+from opsin_detectors.transformers.grounded_detection import GroundedDetector
 from opsin_detectors.transformers.image_classification import ImageClassifier
 from opsin_detectors.transformers.joint_embedding import JointEmbedder
 from opsin_detectors.transformers.object_detection import ObjectDetector
@@ -24,8 +25,10 @@ FAMILIES: Mapping[str, Callable[[LoadContext, Checkpoint], Detector]] = {
     "CLIPModel": JointEmbedder,
     "SiglipModel": JointEmbedder,
     "Siglip2Model": JointEmbedder,
-    "OwlViTForObjectDetection": OwlDetector,  # before the ending that it shares
+    # Before the ending that they share.
+    "OwlViTForObjectDetection": OwlDetector,
     "Owlv2ForObjectDetection": OwlDetector,
+    "GroundingDinoForObjectDetection": GroundedDetector,  # MM Grounding DINO's as well
     "ForObjectDetection": ObjectDetector,
     "ForSequenceClassification": TextClassifier,
     "ForMaskedLM": SentenceEmbedder,

@@ -13,9 +13,7 @@ from transformers import AutoModelForImageClassification
 from opsin_detectors import tensors
 from opsin_detectors.api import (
     Detector,
-    ImageInput,
     Input,
-    InputError,
     Item,
     LoadContext,
     ModelInfo,
@@ -24,6 +22,7 @@ from opsin_detectors.api import (
     Prepared,
     Task,
 )
+from opsin_detectors.inputs import picture_of
 from opsin_detectors.transformers import pictures
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.class_scores import ClassScores
@@ -63,11 +62,7 @@ class ImageClassifier(Detector):
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Resize and crop, as the checkpoint's processor does."""
-        match source:
-            case ImageInput():
-                return self._pictures.prepare(source.pixels)
-            case _:
-                raise InputError(f"{self._name} looks at pictures; it was given a text")
+        return self._pictures.prepare(picture_of(self._name, source).pixels)
 
     @torch.inference_mode()
     def infer(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -14,9 +14,7 @@ from transformers import AutoModel
 from opsin_detectors import tensors
 from opsin_detectors.api import (
     Detector,
-    ImageInput,
     Input,
-    InputError,
     Item,
     LoadContext,
     LoadError,
@@ -26,6 +24,7 @@ from opsin_detectors.api import (
     Prepared,
     Task,
 )
+from opsin_detectors.inputs import picture_of
 from opsin_detectors.transformers import pictures
 from opsin_detectors.transformers.checkpoint import Checkpoint
 
@@ -71,11 +70,7 @@ class ImageEmbedder(Detector):
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Resize and crop, as the checkpoint's processor does."""
-        match source:
-            case ImageInput():
-                return self._pictures.prepare(source.pixels)
-            case _:
-                raise InputError(f"{self._name} looks at pictures; it was given a text")
+        return self._pictures.prepare(picture_of(self._name, source).pixels)
 
     @torch.inference_mode()
     def infer(self, batch: Any) -> torch.Tensor:

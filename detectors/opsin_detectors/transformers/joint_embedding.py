@@ -10,9 +10,7 @@ import torch
 
 from opsin_detectors.api import (
     Detector,
-    ImageInput,
     Input,
-    InputError,
     Item,
     LoadContext,
     ModelInfo,
@@ -20,8 +18,8 @@ from opsin_detectors.api import (
     Output,
     Prepared,
     Task,
-    TextInput,
 )
+from opsin_detectors.inputs import picture_of, text_of
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.towers import Towers
 from opsin_detectors.transformers.zero_shot_classes import TEMPLATE, ZeroShotClasses
@@ -50,6 +48,11 @@ class _Work(NamedTuple):
 
     task: Task
     data: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Of pixels held."""
+        return int(getattr(self.data, "nbytes", 0))
 
 
 class JointEmbedder(Detector):
@@ -102,11 +105,7 @@ class _ImagePart:
         self._towers = towers
 
     def prepare(self, source: Input, options: Options) -> Prepared:
-        match source:
-            case ImageInput():
-                return self._towers.pictures.prepare(source.pixels)
-            case _:
-                raise InputError(f"{self._name} was asked to embed a picture, and given a text")
+        return self._towers.pictures.prepare(picture_of(self._name, source).pixels)
 
     def infer(self, batch: Sequence[Any]) -> torch.Tensor:
         return self._towers.image_features(batch)
@@ -123,11 +122,8 @@ class _TextPart:
         self._towers = towers
 
     def prepare(self, source: Input, options: Options) -> Prepared:
-        match source:
-            case TextInput():
-                return self._towers.texts.prepare(source.text, truncate=options.truncate_text)
-            case _:
-                raise InputError(f"{self._name} was asked to embed a text, and given a picture")
+        text = text_of(self._name, source)
+        return self._towers.texts.prepare(text, truncate=options.truncate_text)
 
     def infer(self, batch: Sequence[Any]) -> torch.Tensor:
         return self._towers.text_features(batch)

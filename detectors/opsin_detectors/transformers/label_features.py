@@ -6,12 +6,13 @@ Callers of a zero-shot model name the same few classes with every picture. Knows
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
 import torch
 
-from opsin_detectors.api import InputError
+from opsin_detectors.api import TextTooLongError
 from opsin_detectors.transformers.texts import Texts
 
 __all__ = ["KEPT", "LabelFeatures"]
@@ -38,16 +39,22 @@ class LabelFeatures:
         self._limit = kept
         self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
         self._lock = threading.Lock()
+        # Apart from the features: those of a label that one caller had cut do not make it fit for others.
+        self._fits = lru_cache(kept)(self._fit)
 
     def check(self, labels: Sequence[str], *, truncate: bool) -> None:
-        """Raise InputError for a label that is too long for the model, unless it may be cut."""
-        with self._lock:
-            unknown = [label for label in labels if label not in self._kept]
-        for label in unknown:
+        """Raise TextTooLongError for a label that is too long for the model, unless it may be cut."""
+        if truncate:
+            return
+        for at, label in enumerate(labels):
             try:
-                self._texts.prepare(self._template.format(label), truncate=truncate)
-            except InputError as error:
-                raise InputError(f"candidate label “{label[:50]}”: {error}") from None
+                self._fits(label)
+            except TextTooLongError as error:
+                message = f"candidate label “{label[:50]}”: {error}"
+                raise TextTooLongError(message, option=f"candidate_labels[{at}]") from None
+
+    def _fit(self, label: str) -> None:
+        self._texts.prepare(self._template.format(label), truncate=False)
 
     def __call__(self, labels: Sequence[str]) -> torch.Tensor:
         """(labels, dimensions), on the tower's device. Runs the tower for what is not kept."""

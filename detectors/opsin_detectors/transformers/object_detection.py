@@ -12,9 +12,7 @@ from transformers import AutoModelForObjectDetection
 from opsin_detectors import tensors
 from opsin_detectors.api import (
     Detector,
-    ImageInput,
     Input,
-    InputError,
     Item,
     LoadContext,
     LoadError,
@@ -24,6 +22,7 @@ from opsin_detectors.api import (
     Prepared,
     Task,
 )
+from opsin_detectors.inputs import picture_of
 from opsin_detectors.transformers import set_prediction, varied_pictures
 from opsin_detectors.transformers.checkpoint import Checkpoint, classes_of
 
@@ -57,11 +56,8 @@ class ObjectDetector(Detector):
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Resize, as the checkpoint's processor does."""
-        match source:
-            case ImageInput():
-                return self._pictures.prepare(source.pixels, (source.width, source.height))
-            case _:
-                raise InputError(f"{self._name} looks at pictures; it was given a text")
+        picture = picture_of(self._name, source)
+        return self._pictures.prepare(picture.pixels, (picture.width, picture.height))
 
     @torch.inference_mode()
     def infer(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -31,6 +31,11 @@ class Patches:
     rows: int
     columns: int
 
+    @property
+    def nbytes(self) -> int:
+        """Held while it waits."""
+        return self.values.nbytes
+
 
 def is_patched(processor: Any) -> bool:
     """Whether an image processor gives patches."""

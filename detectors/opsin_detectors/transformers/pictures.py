@@ -25,6 +25,7 @@ __all__ = [
     "StockPictures",
     "agrees",
     "choose",
+    "gathered",
     "probe",
     "read_recipe",
 ]
@@ -113,6 +114,15 @@ class FastPictures:
         return {"pixel_values": self._normalize(batch)}
 
 
+class Arrays(dict[str, Any]):
+    """What a processor answers for one picture, by name, without the batch dimension."""
+
+    @property
+    def nbytes(self) -> int:
+        """Held while it waits."""
+        return sum(array.nbytes for array in self.values())
+
+
 class StockPictures:
     """The checkpoint's own processor, one picture at a time; pictures of equal results share a batch."""
 
@@ -125,19 +135,26 @@ class StockPictures:
         self._dtype = dtype
 
     def prepare(self, pixels: Pixels, original: Size = (0, 0)) -> Prepared:
-        """Whatever arrays the processor answers, by name, without their batch dimension."""
+        """Whatever arrays the processor answers."""
         # As a PIL image, because of an array of three rows the processor cannot tell where its channels are.
         answer = self._processor(images=Image.fromarray(pixels), return_tensors="np")
-        arrays = {name: np.asarray(array)[0] for name, array in answer.items()}
+        arrays = Arrays((name, np.asarray(array)[0]) for name, array in answer.items())
         return Prepared(arrays, shape=tuple((name, array.shape) for name, array in arrays.items()))
 
-    def arguments(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def arguments(self, batch: Sequence[Arrays]) -> dict[str, torch.Tensor]:
         """batch: the prepared arrays, stacked here."""
         return {name: self._tensor([one[name] for one in batch]) for name in batch[0]}
 
     def _tensor(self, arrays: Sequence[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(np.stack(arrays))
         return tensor.to(self._device, self._dtype if tensor.is_floating_point() else tensor.dtype)
+
+
+def gathered(way: Pictures, given: Sequence[Any], device: torch.device) -> dict[str, torch.Tensor]:
+    """The model's arguments for prepared pictures of one shape that nobody else has stacked and moved."""
+    if way.spec is None:
+        return way.arguments(given)
+    return way.arguments(torch.from_numpy(np.stack(given)).to(device))
 
 
 def choose(processor: Any, device: torch.device, dtype: torch.dtype) -> Pictures:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from opsin_detectors.api import InputError, Prepared, TextInput
+from opsin_detectors.api import Prepared, TextInput, TextTooLongError
 
 __all__ = ["LEAST_LENGTH", "Texts", "Tokens", "largest_batch", "padded_length", "token_limit"]
 
@@ -75,13 +75,13 @@ class Texts:
     def prepare(self, text: str, *, truncate: bool) -> Prepared:
         """The tokens of one text; its shape is the padded length.
 
-        Raises InputError when they are more than the limit, unless they may be cut.
+        Raises TextTooLongError when they are more than the limit, unless they may be cut.
         """
         text = self._prefix + (text.lower() if self._lower else text)
         ids, types = self._encode(text, False)
         if len(ids) > self.limit:
             if not truncate:
-                raise InputError(
+                raise TextTooLongError(
                     f"the text is {len(ids)} tokens long, and the model reads at most {self.limit}; "
                     "truncate_text cuts it there"
                 )
@@ -89,10 +89,14 @@ class Texts:
         length = self._length(len(ids))
         return Prepared(self._tokens(ids, types, length), shape=length)
 
+    def count(self, text: str) -> int:
+        """How many tokens a text is, the ones that the tokenizer adds included."""
+        return len(self._encode(text, False)[0])
+
     def example(self) -> TextInput:
         """A text of typical length that fits."""
         text = _EXAMPLE
-        while len(text) > 1 and len(self._encode(self._prefix + text, False)[0]) > self.limit:
+        while len(text) > 1 and self.count(self._prefix + text) > self.limit:
             text = text[: len(text) // 2]
         return TextInput(text)
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoModel
 
@@ -60,11 +59,8 @@ class Towers:
     @torch.inference_mode()
     def image_features(self, batch: Sequence[Any]) -> torch.Tensor:
         """(B, dimensions) for what `pictures` prepared, all of one shape."""
-        given: Any = batch
-        if self.pictures.spec is not None:  # the pictures' way for a stacked batch
-            given = torch.from_numpy(np.stack(batch)).to(self._device)
-        features = self._model.get_image_features(**self.pictures.arguments(given))
-        return pooled(features)
+        seen = pictures.gathered(self.pictures, batch, self._device)
+        return pooled(self._model.get_image_features(**seen))
 
     @torch.inference_mode()
     def text_features(self, batch: Sequence[texts.Tokens]) -> torch.Tensor:

@@ -4,12 +4,13 @@ A part of `JointEmbedder`, which embeds with the same weights. Owns the meaning 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import normalize
 
-from opsin_detectors.api import ImageInput, Input, InputError, Item, Label, Options, Output, Prepared
+from opsin_detectors.api import Input, Item, Label, Options, Output, Prepared
+from opsin_detectors.inputs import picture_of
+from opsin_detectors.transformers.candidates import Sought, labels_of
 from opsin_detectors.transformers.label_features import LabelFeatures
 from opsin_detectors.transformers.towers import Towers
 
@@ -17,13 +18,6 @@ __all__ = ["TEMPLATE", "ZeroShotClasses"]
 
 TEMPLATE = "This is a photo of {}."
 """What is made of a label, as transformers' own pipeline does."""
-
-
-class _Work(NamedTuple):
-    """A picture, and what to tell it from."""
-
-    picture: Any
-    labels: tuple[str, ...]
 
 
 class ZeroShotClasses:
@@ -36,16 +30,13 @@ class ZeroShotClasses:
 
     def prepare(self, source: Input, options: Options) -> Prepared:
         """The picture, beside its labels. Raises InputError for a label that is too long."""
-        if not isinstance(source, ImageInput):
-            raise InputError(f"{self._name} tells pictures by candidate_labels; it was given a text")
-        if not options.candidate_labels:
-            raise InputError(f"{self._name} needs candidate_labels: the classes to choose from")
-        self._features.check(options.candidate_labels, truncate=options.truncate_text)
-        ready = self._towers.pictures.prepare(source.pixels)
-        return Prepared(_Work(ready.data, options.candidate_labels), ready.state, ready.shape)
+        picture, labels = picture_of(self._name, source), labels_of(options)
+        self._features.check(labels, truncate=options.truncate_text)
+        ready = self._towers.pictures.prepare(picture.pixels)
+        return Prepared(Sought(ready.data, labels), ready.state, ready.shape)
 
     @torch.inference_mode()
-    def infer(self, batch: Sequence[_Work]) -> tuple[torch.Tensor, Mapping[str, int]]:
+    def infer(self, batch: Sequence[Sought]) -> tuple[torch.Tensor, Mapping[str, int]]:
         """Logits of each picture and each label that any of them named, and the labels' columns."""
         labels = list(dict.fromkeys(label for one in batch for label in one.labels))
         texts = normalize(self._features(labels).float(), dim=-1)
@@ -57,7 +48,7 @@ class ZeroShotClasses:
         """A score for each candidate, 0..1; by softmax they add up to 1, by sigmoid each is for itself."""
         logits, columns = outputs
         return [
-            Output(labels=self._labels(row, columns, item.options.candidate_labels))
+            Output(labels=self._labels(row, columns, labels_of(item.options)))
             for row, item in zip(logits, items, strict=True)
         ]
 

@@ -5,9 +5,7 @@ classes share a batch. Owns the order of the steps and what boxes are relative t
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForZeroShotObjectDetection
@@ -15,9 +13,7 @@ from transformers import AutoModelForZeroShotObjectDetection
 from opsin_detectors import tensors
 from opsin_detectors.api import (
     Detector,
-    ImageInput,
     Input,
-    InputError,
     Item,
     LoadContext,
     ModelInfo,
@@ -26,28 +22,15 @@ from opsin_detectors.api import (
     Prepared,
     Task,
 )
+from opsin_detectors.inputs import picture_of
 from opsin_detectors.transformers import pictures, set_prediction
+from opsin_detectors.transformers.candidates import Sought, labels_of
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.label_features import LabelFeatures
 from opsin_detectors.transformers.texts import Texts, Tokens, token_limit
 from opsin_detectors.transformers.towers import pooled
 
 __all__ = ["OwlDetector"]
-
-_STAND_IN = ("a thing",)
-"""Looked for where nothing was named: a warm-up. The server refuses such a call before it comes here."""
-
-
-class _Work(NamedTuple):
-    """A picture, and what to look for."""
-
-    picture: Any
-    labels: tuple[str, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Of pixels held."""
-        return int(getattr(self.picture, "nbytes", 0))
 
 
 class OwlDetector(Detector):
@@ -82,22 +65,21 @@ class OwlDetector(Detector):
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """The picture, beside its labels. Raises InputError for a label that is too long."""
-        if not isinstance(source, ImageInput):
-            raise InputError(f"{self._name} looks at pictures; it was given a text")
-        labels = options.candidate_labels or _STAND_IN
+        picture, labels = picture_of(self._name, source), labels_of(options)
         self._queries.check(labels, truncate=options.truncate_text)
-        ready = self._pictures.prepare(source.pixels)
-        return Prepared(_Work(ready.data, labels), shape=ready.shape)
+        ready = self._pictures.prepare(picture.pixels)
+        return Prepared(Sought(ready.data, labels), shape=ready.shape)
 
     @torch.inference_mode()
-    def infer(self, batch: Sequence[_Work]) -> tuple[torch.Tensor, torch.Tensor]:
+    def infer(self, batch: Sequence[Sought]) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (B, places, most labels of any item) and boxes (B, places, 4).
 
         The logits are the lowest there is where an item has fewer labels.
         """
         queries = [self._queries(one.labels) for one in batch]
         known = [torch.ones(len(rows), dtype=torch.bool, device=self._device) for rows in queries]
-        grid, _ = self._model.image_embedder(**self._pictures.arguments(self._stacked(batch)))[:2]
+        seen = pictures.gathered(self._pictures, [one.picture for one in batch], self._device)
+        grid, _ = self._model.image_embedder(**seen)[:2]
         places = grid.flatten(1, 2)
         padded, mask = pad_sequence(queries, batch_first=True), pad_sequence(known, batch_first=True)
         logits, _ = self._model.class_predictor(places, padded, mask)
@@ -108,16 +90,10 @@ class OwlDetector(Detector):
     def finish(self, outputs: tuple[torch.Tensor, torch.Tensor], items: Sequence[Item]) -> list[Output]:
         """A place's box is of the label that it is most like, as transformers' processor has it."""
         logits, boxes = outputs
-        names = [item.options.candidate_labels or _STAND_IN for item in items]
+        names = [labels_of(item.options) for item in items]
         scores = set_prediction.best_only(set_prediction.independent_scores(logits))
         corners = set_prediction.corners(boxes) * self._reach(items)
         return set_prediction.answers(scores, corners, items, names)
-
-    def _stacked(self, batch: Sequence[_Work]) -> Any:
-        given = [one.picture for one in batch]
-        if self._pictures.spec is None:
-            return given
-        return torch.from_numpy(np.stack(given)).to(self._device)
 
     def _embedded(self, batch: Sequence[Tokens]) -> torch.Tensor:
         towers = getattr(self._model, self._model.base_model_prefix)

@@ -41,6 +41,14 @@ def test_vectors_are_written_as_json_lines(opsin: Run, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("flags", [[], ["--truncate"]])
+def test_a_text_may_be_cut_only_where_the_command_line_says_so(
+    opsin: Run, server: FakeServer, flags: list[str]
+) -> None:
+    assert opsin("embed", "--text", "one", *flags).exit_code == 0
+    assert server.last.truncate_text is bool(flags)
+
+
 def test_an_output_of_another_kind_is_refused_before_anything_is_sent(opsin: Run, server: FakeServer) -> None:
     result = opsin("embed", "--text", "one", "-o", "v.csv")
     assert result.exit_code == 2

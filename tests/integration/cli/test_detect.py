@@ -46,6 +46,7 @@ def test_quiet_prints_nothing_when_all_is_well(opsin: Run, pictures: Path) -> No
 def test_every_option_reaches_the_server(opsin: Run, server: FakeServer, pictures: Path) -> None:
     options = ["--model", "other@2", "--min-score", "0.25", "--max-detections", "7", "--labels", "cat,dog"]
     options += ["--region", "0,0,0.5,1", "--region", "0.5,0,1,1", "--candidate-label", "a cup"]
+    options += ["--truncate"]
     assert opsin("detect", pictures / "a.jpg", *options).exit_code == 0
     asked = server.last
     assert asked.model == "other@2"
@@ -53,6 +54,7 @@ def test_every_option_reaches_the_server(opsin: Run, server: FakeServer, picture
     assert (asked.options.max_detections, list(asked.options.labels)) == (7, ["cat", "dog"])
     assert [(r.x_min, r.x_max) for r in asked.options.regions] == [(0.0, 0.5), (0.5, 1.0)]
     assert list(asked.options.candidate_labels) == ["a cup"]
+    assert asked.options.truncate_text
 
 
 def test_a_token_is_sent_as_a_bearer(opsin: Run, server: FakeServer, pictures: Path) -> None:

