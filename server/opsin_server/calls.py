@@ -97,6 +97,7 @@ class Caller:
 
     flow: the name fairness counts this work under: tenant, else connection, else stream.
     deadline: when the answer is no longer wanted; `math.inf` when the caller set none.
+    when_idle: nobody waits for it, so it is run only when nothing else would be.
     """
 
     flow: str = ""
@@ -104,6 +105,7 @@ class Caller:
     deadline: float = math.inf
     request_id: str = ""
     routing_key: str = ""
+    when_idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ def submit(
                 deadline=caller.deadline,
                 size=getattr(prepared.data, "nbytes", 0),
                 on_start=watcher.started if watcher else None,
+                when_idle=caller.when_idle,
             )
         )
         place.take()

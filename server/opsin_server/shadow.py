@@ -1,8 +1,9 @@
 """A second opinion that nobody waits for: copies of calls for a version under trial, and how answers differ.
 
-A copy is made only after the caller has had its answer, at the lowest priority, and only while nothing much
-waits; otherwise it is dropped and counted so. Its answer is compared with the caller's and thrown away, and
-whatever goes wrong with it is counted and nothing more. Copies use neither the cache nor joined work.
+A copy is made only after the caller has had its answer, and only while nothing much waits; otherwise it is
+dropped and counted so. It stands in no queue: it runs alone, when no work of a caller waits for the device.
+Its answer is compared with the caller's and thrown away, and whatever goes wrong with it is counted and
+nothing more. Copies use neither the cache nor joined work.
 """
 
 import asyncio
@@ -102,6 +103,7 @@ class Shadow:
             flow=f"shadow/{version.name}",
             priority=Priority.BULK,
             deadline=time.monotonic() + PATIENCE,
+            when_idle=True,
             request_id=call.caller.request_id,
         )
         match call:

@@ -245,7 +245,7 @@ class Lifecycle:
         for label, number in ask.labels.items():
             self._registry.set_label(ask.name, label, by_number.get(number))
         for version in versions:
-            self._registry.set_shadow(version, version.number == ask.shadow)
+            version.shadow = version.number == ask.shadow
         log.info(
             "traffic_set",
             model=ask.name,

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
@@ -45,8 +45,6 @@ DEFAULT_DETECTOR = "nanodet"
 WAY_HOME = 0.01
 """Seconds kept free before a deadline for the reply to reach its caller, whose clock began before ours did:
 gRPC sends time limits of one to ten seconds in hundredths, rounded up, so ours may be so much too late."""
-SHADOW_SHARE = 0.01
-"""Part of its share of the device that a version keeps as a shadow: it runs where nobody else wants to."""
 _COMING = (ModelState.LOADING, ModelState.WARMING)
 _EMBEDS = frozenset({Task.EMBED_IMAGE, Task.EMBED_TEXT})
 _DETECTS = frozenset(Task) - _EMBEDS
@@ -287,8 +285,6 @@ class Registry:
             version.load_seconds = time.monotonic() - begun
             version.serving_since = time.time()
             self._take_labels(version)
-            if version.shadow:
-                self.set_shadow(version, True)
             self._enter(version, ModelState.SERVING)
 
     async def _bring_up(self, version: Version) -> None:
@@ -318,20 +314,11 @@ class Registry:
         if to is not None:
             to.labels = (*to.labels, label)
 
-    def set_shadow(self, version: Version, shadow: bool) -> None:
-        """Make a version a shadow, which has hardly a claim to the device, or an ordinary one again."""
-        version.shadow = shadow
-        share = version.settings.share * (SHADOW_SHARE if shadow and not version.weight else 1.0)
-        for model in version.loaded.whole if version.loaded is not None else ():
-            if model.key in self._scheduler.profiles:
-                terms = self._scheduler.terms(model.key)
-                self._scheduler.set_terms(model.key, replace(terms, weight=share))
-
     def retire(self, version: Version) -> None:
         """No new calls for a version: DRAINING. What is left of its name serves on."""
         version.weight = 0
         self._inherit(version.name)
-        self.set_shadow(version, False)
+        version.shadow = False
         self._enter(version, ModelState.DRAINING)
 
     def drop(self, version: Version) -> LoadedModel | None:

@@ -84,16 +84,26 @@ class Entry:
 class Batch:
     """Entries of one model that run together; a lane's job.
 
-    again: the batch is a half of one that failed.
+    again: the batch is a half of one that failed. when_idle: it ran because nothing else would, and its model
+    is not charged for it.
     """
 
-    __slots__ = ("again", "answers", "entries", "finished", "inferred", "model", "runner")
+    __slots__ = ("again", "answers", "entries", "finished", "inferred", "model", "runner", "when_idle")
 
-    def __init__(self, model: str, runner: Runner, entries: Sequence[Entry], *, again: bool = False) -> None:
+    def __init__(
+        self,
+        model: str,
+        runner: Runner,
+        entries: Sequence[Entry],
+        *,
+        again: bool = False,
+        when_idle: bool = False,
+    ) -> None:
         self.model = model
         self.runner = runner
         self.entries = tuple(entries)
         self.again = again
+        self.when_idle = when_idle
         self.inferred = 0.0
         self.finished = 0.0
 

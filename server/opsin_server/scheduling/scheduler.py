@@ -122,6 +122,8 @@ class Scheduler:
         self._profiles: dict[str, Profile] = {}
         self._entries: dict[int, Entry] = {}
         """What waits in the queues."""
+        self._for_idle: dict[int, Entry] = {}
+        """What runs only when nothing waits in the queues, in order of arrival."""
         self._open: dict[asyncio.Future[Done], Entry] = {}
         """What is not answered yet, wherever it is."""
         self._alone_now: set[WarmUp] = set()
@@ -172,6 +174,8 @@ class Scheduler:
 
     def remove_model(self, key: str) -> None:
         """Accept no more tickets for `key`; those that wait are answered MODEL_NOT_READY."""
+        for entry in [e for e in self._for_idle.values() if e.ticket.model == key]:
+            self._end(self._for_idle.pop(entry.ticket.id), "failed", failures.not_loaded(key))
         gone = [t for t in self._queues if t.model == key]
         for ticket in gone:
             self._queues.remove(ticket)
@@ -202,10 +206,13 @@ class Scheduler:
         deadline: float = math.inf,
         size: int = 0,
         on_start: Callable[[], None] | None = None,
+        when_idle: bool = False,
     ) -> asyncio.Future[Done]:
         """Queue one input. The future gives `Done`, or raises Failure; cancelling it takes the ticket out.
 
         on_start: called when its batch is about to run; may still cancel the future.
+        when_idle: nobody waits for it. It is not queued, counts nowhere as work that waits, and runs alone,
+            when nothing else would and, where there are several lanes, another one stays free.
         """
         future: asyncio.Future[Done] = self._loop.create_future()
         if self._dead is not None or self._closed:
@@ -225,10 +232,14 @@ class Scheduler:
             shape=prepared.shape,
         )
         entry = Entry(ticket, prepared, item, future, on_start)
-        self._entries[ticket.id] = self._open[future] = entry
+        self._open[future] = entry
         future.add_done_callback(self._left)
-        self._queues.add(ticket)
-        self._observer.ticket_arrived(ticket)
+        if when_idle:
+            self._for_idle[ticket.id] = entry
+        else:
+            self._entries[ticket.id] = entry
+            self._queues.add(ticket)
+            self._observer.ticket_arrived(ticket)
         self._kick()
         if deadline < math.inf:
             self._arm_expiry(deadline)
@@ -352,7 +363,9 @@ class Scheduler:
         idle = self._fleet.idle
         while idle:
             lane = idle[-1]
-            batch = self._urgent_batch() or self._planned_batch(lane, len(idle))
+            batch = (
+                self._urgent_batch() or self._planned_batch(lane, len(idle)) or self._idle_batch(len(idle))
+            )
             if batch is None:
                 return
             if batch.runner.light:
@@ -413,6 +426,20 @@ class Scheduler:
                 case Sleep():
                     return None
 
+    def _idle_batch(self, idle: int) -> Batch | None:
+        """One input that nobody waits for, when nothing else is here and a lane stays free where it can."""
+        while self._for_idle and not len(self._queues) and idle >= min(2, len(self._fleet)):
+            entry = self._for_idle.pop(next(iter(self._for_idle)))
+            if entry.ticket.deadline <= self._clock():
+                self._end(entry, "expired", failures.passed())
+                continue
+            if entry.on_start is not None:
+                entry.on_start()
+            if not entry.future.done():
+                model = entry.ticket.model
+                return Batch(model, self._models[model].runner, [entry], when_idle=True)
+        return None
+
     def _leave(self, tickets: tuple[Ticket, ...]) -> list[Entry]:
         """Take tickets out of the queue to run; without those that are withdrawn when they hear of it."""
         entries = []
@@ -438,6 +465,7 @@ class Scheduler:
         entry = self._open.pop(future)
         if self._entries.pop(entry.ticket.id, None) is not None:
             self._queues.remove(entry.ticket)
+        self._for_idle.pop(entry.ticket.id, None)
         if entry.future.cancelled():
             self._observer.ticket_ended(entry.ticket.model, "cancelled")
 
@@ -460,7 +488,10 @@ class Scheduler:
         self._expiry = None
         for ticket in [t for t in self._queues if t.deadline <= now]:
             self._bury(Dead(ticket, "expired"))
-        earliest = min((t.deadline for t in self._queues), default=math.inf)
+        for entry in [e for e in self._for_idle.values() if e.ticket.deadline <= now]:
+            self._end(self._for_idle.pop(entry.ticket.id), "expired", failures.passed())
+        waiting = itertools.chain(self._queues, (e.ticket for e in self._for_idle.values()))
+        earliest = min((t.deadline for t in waiting), default=math.inf)
         if earliest < math.inf:
             self._arm_expiry(earliest)
 
@@ -523,7 +554,7 @@ class Scheduler:
         """Charge a batch that held its lane for `seconds` to those in it."""
         tickets = tuple(e.ticket for e in batch.entries)
         self._observer.batch_ran(batch.model, len(tickets), seconds, again=batch.again)
-        if not isinstance(batch, WarmUp):
+        if not isinstance(batch, WarmUp) and not batch.when_idle:
             self._queues.finished(batch.model, tickets, self._clock(), seconds)
 
     def _settle(
@@ -605,7 +636,7 @@ class Scheduler:
         accounted: the batch that it was lost with; any other on it had not begun.
         """
         for batch in _batches(lane):
-            if batch is not accounted and not isinstance(batch, WarmUp):
+            if batch is not accounted and not isinstance(batch, WarmUp) and not batch.when_idle:
                 tickets = tuple(e.ticket for e in batch.entries)
                 self._queues.finished(batch.model, tickets, self._clock(), 0.0)
             self._give_up(batch)
@@ -648,6 +679,7 @@ class Scheduler:
         for entry in self._entries.values():
             self._queues.remove(entry.ticket)
         self._entries.clear()
+        self._for_idle.clear()
         self._urgent.clear()
         self._finishing.clear()
         for batch in list(self._alone_now):
