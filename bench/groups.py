@@ -33,4 +33,8 @@ GROUPS: Mapping[str, Group] = {
     ),
     "stream-idle": Group("bench.stream_idle", "eight busy streams beside 200 idle ones"),
     "stream-churn": Group("bench.stream_churn", "what streams leave behind when they end or die"),
+    "lifecycle": Group("bench.lifecycle", "versions loaded, switched and unloaded at half the capacity"),
+    "reload-memory": Group("bench.reload_memory", "memory over 100 cycles of loading and unloading"),
+    "cache": Group("bench.cache", "what joining and keeping answers saves, and what they cost"),
+    "cache-redis": Group("bench.cache_redis", "a shared cache that is killed, stalled and revived"),
 }
