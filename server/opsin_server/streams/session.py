@@ -28,7 +28,8 @@ and is then prepared, queued for the device, and run. From `FrameStarted` on no 
 none.
 - EVERY_FRAME stops reading at the window.
 - The other modes read on. Beyond the window the oldest frame that is not in preparation or on the device is
-  superseded, and nothing is submitted while replies pile up that the client does not take.
+  superseded, and nothing is submitted while replies pile up that the client does not take. A window that is
+  lowered closes by one place with each reply that tells so: what a client sent by the one it knew of stays.
 - All modes stop reading at `most_unsent` replies owed, at `most_bytes` held, and when the decoder is a window
   behind.
 
@@ -95,6 +96,7 @@ class StreamSession:
         self._state = State.OPENING
         self._rule = Rule(Freshness())
         self._window = limits.max_in_flight
+        self._granted = self._window  # what a client that obeys may have sent by
         self._frames = Frames()
         self._ages = AgeClock()
         self._last = 0  # the greatest sequence that is taken
@@ -168,6 +170,7 @@ class StreamSession:
                 self._told(event, now)
             case ev.LoadChanged(max_in_flight):
                 self._window = max(1, max_in_flight)
+                self._granted = max(self._granted, self.max_in_flight)
             case ev.GoAwayRequested(reason):
                 self._leave(reason)
             case ev.TakenOver():
@@ -294,7 +297,7 @@ class StreamSession:
     def _make_room(self, now: float) -> None:
         """Keep to the window: the oldest that can still be taken away go, but never the newest."""
         frames = self._frames
-        over = len(frames.live) - frames.count(Stage.CHAINED) - self.max_in_flight
+        over = len(frames.live) - frames.count(Stage.CHAINED) - max(self._granted, self.max_in_flight)
         if over <= 0:
             return
         open_to_it = (Stage.WAITING, Stage.QUEUED)
@@ -409,6 +412,7 @@ class StreamSession:
         if refresh:
             self._refreshed = now
         self._unsent += 1
+        self._granted = max(self._granted - 1, self.max_in_flight)
         assert frame.outcome is not None
         self._out.append(
             ev.Send(

@@ -270,6 +270,25 @@ def test_beyond_the_window_the_oldest_that_waits_is_superseded() -> None:
     assert world.queued == [3]
 
 
+def test_what_was_sent_by_the_window_before_it_was_lowered_is_not_superseded() -> None:
+    world = World(AGED, SessionLimits(4))
+    for _ in range(4):
+        world.send()
+    run(world, 1)
+    world.answer(1)
+    world.load(2)
+    world.send()  # by reply 1, which spoke of a window of 4
+    assert world.outcomes() == ["result"]
+    run(world, 2)
+    world.answer(2)
+    assert world.sends[1].max_in_flight == 2
+    world.ready(3)
+    world.send()  # by a client that does not listen: one place is gone
+    run(world, 4)
+    world.answer(4)
+    assert world.outcomes() == ["result", "result", "SUPERSEDED", "result"]
+
+
 # TARGET_FPS.
 
 
