@@ -351,7 +351,7 @@ class LoadContext:
 class Detector(Protocol):
     """A family of models, loaded. The class is called with a `LoadContext`, off the event loop.
 
-    Inherit from it to get the defaults of `example` and `close`.
+    Inherit from it to get the defaults of `example`, `examples` and `close`.
     """
 
     info: ModelInfo
@@ -378,6 +378,13 @@ class Detector(Protocol):
         width, height = self.info.decode_size
         pixels = np.full((height or 480, width or 640, 3), 114, np.uint8)
         return ImageInput(pixels, pixels.shape[1], pixels.shape[0])
+
+    def examples(self, task: Task) -> Sequence[Input]:
+        """Inputs of every shape (`Prepared.shape`) that is worth a run before a caller comes with it.
+
+        The first is `example`, which batch sizes are measured with.
+        """
+        return (self.example(task),)
 
     def close(self) -> None:
         """Let go of what is held outside Python's memory, after the last batch; twice is as once."""

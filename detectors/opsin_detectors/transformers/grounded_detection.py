@@ -69,6 +69,14 @@ class GroundedDetector(Detector):
         ready = self._pictures.prepare(picture.pixels, (picture.width, picture.height))
         return Prepared(Sought(ready.data, text.data), text.state, (ready.shape, text.shape))
 
+    def example(self, task: Task) -> Input:
+        """A picture of the commonest proportions."""
+        return pictures.EXAMPLES[0]
+
+    def examples(self, task: Task) -> Sequence[Input]:
+        """Pictures of the proportions that cameras have."""
+        return pictures.EXAMPLES
+
     @torch.inference_mode()
     def infer(self, batch: Sequence[Sought]) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits (B, queries, tokens), and boxes (B, queries, 4) of center and size."""

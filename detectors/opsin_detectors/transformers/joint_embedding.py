@@ -20,6 +20,7 @@ from opsin_detectors.api import (
     Task,
 )
 from opsin_detectors.inputs import picture_of, text_of
+from opsin_detectors.transformers import pictures
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.towers import Towers
 from opsin_detectors.transformers.zero_shot_classes import TEMPLATE, ZeroShotClasses
@@ -87,6 +88,12 @@ class JointEmbedder(Detector):
     def example(self, task: Task) -> Input:
         """A grey picture, or a text that fits."""
         return self._texts.example() if task is Task.EMBED_TEXT else super().example(task)
+
+    def examples(self, task: Task) -> Sequence[Input]:
+        """Of every length that texts, and of common proportions that pictures are padded to."""
+        if task is Task.EMBED_TEXT:
+            return self._texts.examples()
+        return (self.example(task), *pictures.EXAMPLES)
 
     def infer(self, batch: Sequence[_Work]) -> Any:
         """A batch of one task, because the task is in the shape."""

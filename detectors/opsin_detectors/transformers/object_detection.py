@@ -23,7 +23,7 @@ from opsin_detectors.api import (
     Task,
 )
 from opsin_detectors.inputs import picture_of
-from opsin_detectors.transformers import set_prediction, varied_pictures
+from opsin_detectors.transformers import pictures, set_prediction, varied_pictures
 from opsin_detectors.transformers.checkpoint import Checkpoint, classes_of
 
 __all__ = ["ObjectDetector"]
@@ -58,6 +58,14 @@ class ObjectDetector(Detector):
         """Resize, as the checkpoint's processor does."""
         picture = picture_of(self._name, source)
         return self._pictures.prepare(picture.pixels, (picture.width, picture.height))
+
+    def example(self, task: Task) -> Input:
+        """A picture of the commonest proportions."""
+        return pictures.EXAMPLES[0]
+
+    def examples(self, task: Task) -> Sequence[Input]:
+        """Pictures of the proportions that cameras have."""
+        return pictures.EXAMPLES
 
     @torch.inference_mode()
     def infer(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:

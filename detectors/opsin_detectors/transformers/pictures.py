@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 
 from opsin_detectors import imaging, tensors
-from opsin_detectors.api import InputSpec, Pixels, Prepared
+from opsin_detectors.api import ImageInput, InputSpec, Pixels, Prepared
 
 __all__ = [
+    "EXAMPLES",
     "FastPictures",
     "Pictures",
     "Recipe",
@@ -256,6 +257,17 @@ def agrees(steps: Steps, processor: Any, sizes: Sequence[Size] = _TRIED) -> bool
         if apart.max() > 3.0 or apart.mean() > 0.5:
             return False
     return True
+
+
+def _grey(width: int, height: int) -> ImageInput:
+    return ImageInput(np.full((height, width, 3), 114, np.uint8), width, height)
+
+
+EXAMPLES = tuple(
+    _grey(*size)
+    for size in ((640, 480), (480, 640), (640, 360), (360, 640), (480, 480), (640, 160), (640, 40))
+)
+"""Grey pictures of the proportions that cameras have, and of strips, for what gives each its own shape."""
 
 
 def probe(processor: Any) -> dict[str, torch.Tensor]:

@@ -73,6 +73,10 @@ class TextClassifier(Detector):
         """A text of typical length that fits."""
         return self._texts.example()
 
+    def examples(self, task: Task) -> Sequence[Input]:
+        """A text for each length that texts are padded to."""
+        return self._texts.examples()
+
     @torch.inference_mode()
     def infer(self, batch: Sequence[texts.Tokens]) -> torch.Tensor:
         """Logits, (B, classes)."""

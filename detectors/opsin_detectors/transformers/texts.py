@@ -26,6 +26,9 @@ _EXAMPLE = (
 )
 """Between a query and a passage in length, because what it costs is what the scheduler first knows."""
 
+_WARMED = 512
+"""Tokens of the longest example: longer texts are rare, and one may take a CPU a minute."""
+
 Tokens = Mapping[str, npt.NDArray[np.int64]]
 """A model's arguments for one text, each (padded length,)."""
 
@@ -99,6 +102,18 @@ class Texts:
         while len(text) > 1 and self.count(self._prefix + text) > self.limit:
             text = text[: len(text) // 2]
         return TextInput(text)
+
+    def examples(self) -> list[TextInput]:
+        """The example, and a text for each further length that texts are padded to, up to 512 tokens."""
+        if self._fixed or not self._padded:
+            return [self.example()]
+        word = " a"
+        one, two = (self.count(self._prefix + word * times) for times in (1, 2))
+        each = max(1, two - one)
+        most = min(self.limit, _WARMED)
+        lengths = dict.fromkeys(padded_length(tokens, self.limit) for tokens in range(one, most + 1))
+        words = [1 + (length - one) // each for length in lengths]
+        return [self.example(), *(TextInput(word * times) for times in words)]
 
     def try_padding(self, answer: Callable[[dict[str, torch.Tensor]], torch.Tensor]) -> None:
         """Pad from here on only if that leaves the answers as they are.

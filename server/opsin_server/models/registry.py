@@ -10,13 +10,13 @@ event loop's thread. Who gets which share is decided in `traffic.py`, how versio
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import structlog
 
-from opsin_detectors.api import LoadContext, LoadError, Task
+from opsin_detectors.api import Item, LoadContext, LoadError, Prepared, Task
 from opsin_detectors.finder import Found
 from opsin_detectors.finder import load as load_detector
 from opsin_detectors.settings import SettingError
@@ -29,7 +29,7 @@ from opsin_server.models import memory, traffic
 from opsin_server.models.background import in_background
 from opsin_server.models.loaded import LoadedModel
 from opsin_server.models.status import ModelState
-from opsin_server.models.warmup import example, warm_up
+from opsin_server.models.warmup import examples, touch, warm_up
 from opsin_server.scheduling.batch import out_of_memory
 from opsin_server.scheduling.queues import ModelTerms
 from opsin_server.scheduling.scheduler import Scheduler
@@ -376,12 +376,16 @@ class Registry:
         largest = min(version.settings.max_batch or model.info.max_batch, model.info.max_batch)
         measured: dict[int, list[float]] = {}
         pair = None
+
+        def run(pairs: Sequence[tuple[Prepared, Item]]) -> Awaitable[float]:
+            return self._scheduler.run_alone(model.key, model, pairs)
+
         for task in sorted(model.info.tasks):
-            pair = await in_background(example, model, task)
-            warmth = await warm_up(
-                model, pair, lambda pairs: self._scheduler.run_alone(model.key, model, pairs), largest=largest
-            )
+            pair, *others = await in_background(examples, model, task)
+            warmth = await warm_up(model, pair, run, largest=largest)
             largest = warmth.fits
+            for other in others:
+                largest = min(largest, await touch(model, other, run, list(warmth.seconds)))
             measured = measured or warmth.seconds
         measured = {size: runs for size, runs in measured.items() if size <= largest}
         self._scheduler.add_model(

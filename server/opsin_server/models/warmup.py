@@ -4,19 +4,32 @@ A model serves only at sizes it has run before (its *buckets*): the first batch 
 seconds of allocation and kernel choice. Sizes double until the detector's largest; on a CPU they end where
 batching stops paying, because a larger batch at the same time per item only makes answers later. Where the
 device has no memory for a size they end before it.
+
+Inputs of one model can have several shapes (texts by length, pictures by their proportions), and only those
+of one shape share a batch. Sizes are found with the first example's; the others are run once at each size.
 """
 
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from opsin_detectors.api import Item, Options, Prepared, Task, TextInput
+from opsin_detectors.api import Input, Item, Options, Prepared, Task, TextInput
 from opsin_server.models.loaded import LoadedModel
 from opsin_server.scheduling.batch import out_of_memory
 
-__all__ = ["RUNS", "Warmth", "between", "candidate_sizes", "example", "warm_up", "worth_it"]
+__all__ = [
+    "LONG",
+    "RUNS",
+    "Warmth",
+    "between",
+    "candidate_sizes",
+    "examples",
+    "touch",
+    "warm_up",
+    "worth_it",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +40,10 @@ GAIN = 0.97
 between two quiet runs is 2-3 %."""
 TRIVIAL_SECONDS = 0.001
 """Batches quicker than this are dominated by what surrounds them; there a bigger batch always pays."""
+
+LONG = 0.1
+"""A run of another shape that takes so many seconds is its last: the first run's toll is hundredths, and the
+server shall come up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +81,21 @@ def worth_it(size: int, seconds: float, before: int, before_seconds: float) -> b
     return seconds < TRIVIAL_SECONDS or seconds / size < GAIN * before_seconds / before
 
 
-def example(model: LoadedModel, task: Task) -> tuple[Prepared, Item]:
-    """A prepared input of the model's own choosing. Runs `prepare`: not for the event loop."""
-    source = model.detector.example(task)
+def examples(model: LoadedModel, task: Task) -> list[tuple[Prepared, Item]]:
+    """Prepared inputs of the model's own choosing, one of each shape; at least one.
+
+    Runs `prepare`: not for the event loop.
+    """
+    offered = getattr(model.detector, "examples", None)  # it came later than `example`
+    sources = offered(task) if offered else (model.detector.example(task),)
+    found: dict[Hashable, tuple[Prepared, Item]] = {}
+    for source in sources:
+        pair = _ready(model, source, task)
+        found.setdefault(pair[0].shape, pair)
+    return list(found.values())
+
+
+def _ready(model: LoadedModel, source: Input, task: Task) -> tuple[Prepared, Item]:
     options = Options(candidate_labels=("a cat", "a dog")) if task is Task.ZERO_SHOT else model.info.defaults
     prepared = model.detector.prepare(source, task, options)
     width, height = (0, 0) if isinstance(source, TextInput) else (source.width, source.height)
@@ -105,3 +134,24 @@ async def warm_up(model: LoadedModel, pair: tuple[Prepared, Item], run: RunAlone
     for size in between(list(measured)):
         await measure(size)
     return Warmth(dict(sorted(measured.items())), largest)
+
+
+async def touch(model: LoadedModel, pair: tuple[Prepared, Item], run: RunAlone, sizes: Sequence[int]) -> int:
+    """Run another shape once at each size, ascending, as long as that is quick.
+
+    Gives the largest size that there is memory for; the last one where nothing says otherwise, and the first
+    at least: an input that does not fit alone fails alone.
+    """
+    fits = sizes[0]
+    for size in sizes:
+        try:
+            seconds = await run([pair] * size)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            log.warning("batch_size_does_not_fit", model=model.key, size=size, fits=fits, shape=pair[0].shape)
+            return fits
+        fits = size
+        if seconds > LONG:
+            break
+    return sizes[-1]

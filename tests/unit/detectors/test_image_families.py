@@ -182,6 +182,14 @@ def test_patches_are_padded_to_steps_of_their_number() -> None:
     assert shapes <= {8, 12, 16, 24, 32, 48, 64}
 
 
+def test_pictures_of_all_usual_proportions_come_to_a_shape_that_is_warmed() -> None:
+    detector = open_(checkpoints.siglip2_naflex())
+
+    warmed = groups(detector, list(detector.examples(Task.EMBED_IMAGE)), Task.EMBED_IMAGE)
+
+    assert groups(detector, list(pictures()), Task.EMBED_IMAGE).keys() <= warmed.keys()
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("make", JOINT, ids=lambda make: make.__name__)
 def test_narrower_numbers_answer_about_the_same(make: Any, dtype: str) -> None:

@@ -209,6 +209,14 @@ def test_a_picture_that_was_decoded_smaller_is_looked_at_in_the_size_of_the_orig
     )
 
 
+def test_the_proportions_that_cameras_have_are_warmed() -> None:
+    detector = open_(checkpoints.detr())
+    shapes = [detector.prepare(one, Task.DETECT, Options()).shape for one in detector.examples(Task.DETECT)]
+
+    assert shapes[0] == (128, 96)
+    assert {(96, 128), (160, 90), (90, 160), (96, 96)} <= set(shapes)
+
+
 @pytest.mark.parametrize("kind", ["detr", "rt_detr"])
 def test_the_allow_list_works_before_the_number_of_detections_is_cut(kind: str) -> None:
     detector = open_(KINDS[kind]())

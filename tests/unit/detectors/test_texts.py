@@ -69,6 +69,25 @@ def test_the_example_to_warm_up_with_always_fits(limit: int) -> None:
     assert texts.prepare(texts.example().text, truncate=False).shape <= limit
 
 
+@pytest.mark.parametrize("limit", [4, 24, 64, 2000])
+def test_there_is_an_example_of_every_length_that_texts_are_padded_to(limit: int) -> None:
+    texts = Texts(tokenizer(), limit, prefix="q")
+
+    offered = [texts.prepare(one.text, truncate=False).shape for one in texts.examples()]
+
+    assert texts.examples()[0] == texts.example()
+    assert set(offered) == {padded_length(tokens, limit) for tokens in range(4, min(limit, 512) + 1)}
+
+
+def test_where_all_texts_are_padded_alike_or_not_at_all_one_example_is_enough() -> None:
+    assert len(Texts(tokenizer(), 64, fixed=True).examples()) == 1
+    alone = Texts(tokenizer(), 64)
+    alone.try_padding(
+        lambda arguments: arguments["input_ids"].float().cumsum(1)[:, -1:].mul(len(arguments["input_ids"]))
+    )
+    assert len(alone.examples()) == 1
+
+
 def test_a_prefix_counts_and_goes_first() -> None:
     texts = Texts(tokenizer(), 64, prefix="query: ", lower=True)
     ids = tokenizer()("query: hat")["input_ids"]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from opsin_server.models.warmup import RUNS, between, candidate_sizes, warm_up
+from opsin_detectors.api import Detector, Input, Prepared, Task, TextInput
+from opsin_server.models.warmup import LONG, RUNS, between, candidate_sizes, examples, touch, warm_up
 
 
 class Device:
@@ -27,7 +28,7 @@ def model(device: str) -> Any:
     return SimpleNamespace(key="m@1", info=SimpleNamespace(device=device))
 
 
-PAIR: Any = ("prepared", "item")
+PAIR: Any = (Prepared("data", shape=16), "item")
 
 
 async def sizes(of: Any, device: Device, largest: int) -> list[int]:
@@ -83,3 +84,63 @@ async def test_what_is_not_about_memory_fails_at_any_size() -> None:
 
     with pytest.raises(RuntimeError, match="shapes"):
         await warm_up(model("cuda"), PAIR, broken, largest=64)
+
+
+class Reader(Detector):
+    """Reads texts; those of one length share a batch."""
+
+    def __init__(self, *offered: str) -> None:
+        self._offered = offered
+
+    def prepare(self, source: Any, task: Task, options: Any) -> Prepared:
+        return Prepared(source.text, shape=len(source.text))
+
+    def examples(self, task: Task) -> Sequence[Input]:
+        return [TextInput(text) for text in self._offered]
+
+
+def reading(detector: Any) -> Any:
+    return SimpleNamespace(key="m@1", detector=detector, info=SimpleNamespace(defaults=None))
+
+
+def test_one_example_of_each_shape_is_warmed_and_the_typical_one_comes_first() -> None:
+    found = examples(reading(Reader("typical", "a", "b", "as long", "longer yet")), Task.EMBED_TEXT)
+
+    assert [pair[0].data for pair in found] == ["typical", "a", "longer yet"]
+
+
+def test_a_detector_that_offers_one_example_only_is_warmed_with_that() -> None:
+    old: Any = SimpleNamespace(
+        example=lambda task: TextInput("old"), prepare=lambda source, task, options: Prepared(source.text)
+    )
+
+    assert [pair[0].data for pair in examples(reading(old), Task.EMBED_TEXT)] == ["old"]
+
+
+async def test_another_shape_is_run_once_at_each_size() -> None:
+    quick = Device(fixed=0.0, each=LONG / 100)
+
+    assert await touch(model("cuda"), PAIR, quick.run, [1, 2, 3, 4]) == 4
+    assert quick.ran == [1, 2, 3, 4]
+
+
+async def test_another_shape_that_takes_long_does_not_hold_up_the_start() -> None:
+    slow = Device(fixed=0.0, each=LONG * 0.6)
+
+    assert await touch(model("cpu"), PAIR, slow.run, [1, 2, 4, 8]) == 8
+    assert slow.ran == [1, 2]
+
+
+@pytest.mark.parametrize(("room", "fits"), [(5, 4), (0, 1)])
+async def test_sizes_end_where_another_shape_has_no_memory(room: int, fits: int) -> None:
+    small = Device(fixed=0.0, each=0.001, room=room)
+
+    assert await touch(model("cuda"), PAIR, small.run, [1, 2, 4, 8]) == fits
+
+
+async def test_another_shape_that_fails_otherwise_fails_the_start() -> None:
+    async def broken(pairs: Sequence[Any]) -> float:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        await touch(model("cuda"), PAIR, broken, [1])
