@@ -18,7 +18,7 @@ import numpy as np
 from opsin_detectors.api import Box, Options, Task
 from opsin_server.calls import EncodedImage, RawImage, Text
 
-__all__ = ["QUICK_BYTES", "Question", "digest", "is_large", "mark", "same"]
+__all__ = ["QUICK_BYTES", "Known", "Question", "digest", "is_large", "mark", "same", "size_of"]
 
 QUICK_BYTES = 1 << 20
 """Larger inputs are compared and hashed off the event loop: up to here it takes less than 0.2 ms."""
@@ -48,8 +48,11 @@ class Question:
     dimensions: int = 0
 
 
-def mark(question: Question, source: Known) -> Hashable:
-    """Equal for equal inputs, and hardly ever for others that are in flight at the same time."""
+def mark(question: Hashable, source: Known) -> Hashable:
+    """Equal for equal inputs, and hardly ever for others that are in flight at the same time.
+
+    question: all but the source, a `Question` or whatever else is equal for equal ones.
+    """
     match source:
         case Text(text):
             return (question, text)
@@ -73,10 +76,14 @@ def same(one: Known, other: Known) -> bool:
     )
 
 
+def size_of(source: Known) -> int:
+    """Bytes of a picture, characters of a text."""
+    return len(source.text) if isinstance(source, Text) else len(source.data)
+
+
 def is_large(source: Known) -> bool:
     """Whether `same` and `digest` are too slow for the event loop."""
-    size = len(source.text) if isinstance(source, Text) else len(source.data)
-    return size > QUICK_BYTES
+    return size_of(source) > QUICK_BYTES
 
 
 def digest(question: Question, identities: tuple[bytes, ...], source: Known) -> bytes:

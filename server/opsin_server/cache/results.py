@@ -4,16 +4,18 @@
     ->  kept in Redis?  ->  computed, and kept
 
 An answer found or joined takes no place in the queues and is not refused for want of one: it costs the device
-nothing. All of it runs on the event loop; large inputs are hashed and compared on the CPU pool.
+nothing. All of it runs on the event loop; large inputs are hashed and compared on the CPU pool, each in its
+caller's turn. Where the pool takes no more, such an input is neither joined nor kept: it goes on to
+admission, which tells the caller whether there is room.
 
 Left alone: what a call says to skip, and pictures whose bytes are not at hand. Streams are left out by the
 pipeline.
 """
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from typing import TypeVar, TypeVarTuple, cast
 
 from opsin_server.cache import codec
 from opsin_server.cache import key as keys
@@ -34,13 +36,17 @@ from opsin_server.calls import (
     Text,
     Timings,
 )
+from opsin_server.errors import Failure, Reason
 from opsin_server.media.pool import CpuPool
+from opsin_server.scheduling.ticket import Priority
 from opsin_server.stopwatch import Stopwatch
 from opsin_server.telemetry.caching import CacheMetrics
 
 __all__ = ["Asked", "Results"]
 
 A = TypeVar("A", DetectAnswer, EmbedAnswer)
+Found = TypeVar("Found")
+Args = TypeVarTuple("Args")
 Compute = Run[Answer]
 
 MOST_ALIKE = 4
@@ -112,14 +118,14 @@ class Results:
         self, asked: Asked, source: Known, caller: Caller, watch: Stopwatch, compute: Compute
     ) -> Answer:
         mark = keys.mark(asked.question, source) if self._join else None
-        if mark is not None and (flight := await self._flight(mark, source)) is not None:
+        if mark is not None and (flight := await self._flight(mark, source, caller)) is not None:
             return await self._joined(flight, caller, watch, asked)
-        key = await self._key(asked.question, source)
+        key = await self._key(asked.question, source, caller)
         if key is not None and (found := self._remembered(key)) is not None:
             return replace(found, timings=_found(watch), cache=CacheState.HIT)
         if mark is None:
             return await self._look_further(asked, key, caller, watch, compute)
-        if keys.is_large(source) and (flight := await self._flight(mark, source)) is not None:
+        if keys.is_large(source) and (flight := await self._flight(mark, source, caller)) is not None:
             return await self._joined(flight, caller, watch, asked)  # it began while this one was hashed
 
         async def run(party: Caller, beginner: Stopwatch) -> Answer:
@@ -127,12 +133,12 @@ class Results:
 
         return await self._joined(self._joining.lead(mark, source, run), caller, watch, asked)
 
-    async def _flight(self, mark: Hashable, source: Known) -> Flight[Answer] | None:
+    async def _flight(self, mark: Hashable, source: Known, caller: Caller) -> Flight[Answer] | None:
         """The flight that this very input can join."""
         for flight in self._joining.alike(mark)[:MOST_ALIKE]:
             other = cast("Known", flight.source)
             if keys.is_large(source) and source is not other:
-                alike = await self._pool.run(keys.same, source, other, urgent=True)
+                alike = await self._off_loop(caller, keys.same, source, other) or False
             else:
                 alike = keys.same(source, other)
             if alike and flight.open:
@@ -147,7 +153,17 @@ class Results:
         self._metrics.joined(asked.question.models[0])
         return replace(answer, timings=_waited(watch, waiter.joined), cache=CacheState.JOINED)
 
-    async def _key(self, question: Question, source: Known) -> bytes | None:
+    async def _off_loop(self, caller: Caller, work: Callable[[*Args], Found], *args: *Args) -> Found | None:
+        """What `work` gives, on the CPU pool in the caller's turn; None when no more may wait there."""
+        patient = caller.priority is not Priority.INTERACTIVE
+        try:
+            return await self._pool.run(work, *args, flow=caller.flow, patient=patient)
+        except Failure as failure:
+            if failure.reason is not Reason.QUEUE_FULL:
+                raise
+            return None
+
+    async def _key(self, question: Question, source: Known, caller: Caller) -> bytes | None:
         """The name that the answer is kept under; None when it is not to be kept."""
         if self._memory is None and self._redis is None:
             return None
@@ -155,7 +171,7 @@ class Results:
         if not all(identities):
             return None
         if keys.is_large(source):
-            return await self._pool.run(keys.digest, question, identities, source, urgent=True)
+            return await self._off_loop(caller, keys.digest, question, identities, source)
         return keys.digest(question, identities, source)
 
     def _remembered(self, key: bytes) -> Answer | None:

@@ -13,12 +13,14 @@ from opsin.v1.embed_pb2 import BatchEmbedRequest, BatchEmbedResponse, EmbedReque
 from opsin_server.calls import DetectAnswer, DetectCall, EmbedAnswer, EmbedCall
 from opsin_server.config import LimitSettings
 from opsin_server.errors import Failure, Reason
+from opsin_server.media.pool import CpuPool
 from opsin_server.rpc import validate
 from opsin_server.rpc.convert import detect_call, embed_call, packed_wanted
 from opsin_server.rpc.edge import CallContext
 from opsin_server.rpc.errors import REFUSALS, as_failure, retry_after, status_of
 from opsin_server.rpc.replies import detect_response, embed_response, fill_detect
 from opsin_server.rpc.seam import Pipeline
+from opsin_server.rpc.twins import first_of_each, is_quick, marks_of
 from opsin_server.telemetry.metrics import Metrics
 
 __all__ = ["InferenceService"]
@@ -31,8 +33,9 @@ Answer = TypeVar("Answer", DetectAnswer, EmbedAnswer)
 class InferenceService:
     """The unary methods of opsin.v1.InferenceService, as behaviours for `Edge`."""
 
-    def __init__(self, pipeline: Pipeline, limits: LimitSettings, metrics: Metrics) -> None:
+    def __init__(self, pipeline: Pipeline, limits: LimitSettings, metrics: Metrics, pool: CpuPool) -> None:
         self._pipeline = pipeline
+        self._pool = pool
         self._limits = limits
         self._metrics = metrics
 
@@ -78,16 +81,20 @@ class InferenceService:
         self, calls: Sequence[Call | Failure], answer: Callable[[Call], Awaitable[Answer]]
     ) -> list[Answer | Failure]:
         """One outcome for each call, in order. Raises the refusal when none was admitted."""
-        runs: dict[Call, asyncio.Task[Answer | Failure]] = {}
-        for call in calls:
-            if not isinstance(call, Failure) and call not in runs:
-                runs[call] = asyncio.create_task(_outcome(answer(call)))
+        firsts = await self._firsts(calls)
+        runs: dict[int, asyncio.Task[Answer | Failure]] = {}
+        for index, call in enumerate(calls):
+            if not isinstance(call, Failure) and firsts[index] == index:
+                runs[index] = asyncio.create_task(_outcome(answer(call)))
         try:
             await asyncio.gather(*runs.values())
         finally:
             for task in runs.values():
                 task.cancel()
-        outcomes = [call if isinstance(call, Failure) else runs[call].result() for call in calls]
+        outcomes = [
+            call if isinstance(call, Failure) else runs[first].result()
+            for first, call in zip(firsts, calls, strict=True)
+        ]
         placed = [
             outcome.within(f"requests[{index}]") if isinstance(outcome, Failure) else outcome
             for index, outcome in enumerate(outcomes)
@@ -97,6 +104,14 @@ class InferenceService:
             if isinstance(outcome, Failure):
                 self._metrics.failed(outcome.reason.value)
         return placed
+
+    async def _firsts(self, calls: Sequence[Call | Failure]) -> list[int]:
+        """For each item the first that is equal to it; large ones are compared off the event loop."""
+        marks = marks_of(calls)
+        if is_quick(calls, marks):
+            return first_of_each(calls, marks)
+        flow = next(call.caller.flow for call in calls if not isinstance(call, Failure))
+        return await self._pool.run(first_of_each, calls, marks, flow=flow)
 
     def _check_length(self, count: int) -> None:
         if not count:

@@ -77,7 +77,7 @@ class RpcServer:
             pool=pool,
             budget=budget,
         )
-        inference = InferenceService(pipeline, settings.limits, metrics)
+        inference = InferenceService(pipeline, settings.limits, metrics, pool)
         models = ModelService(catalog, settings.limits, version)
         self._add(INFERENCE, _inference_handlers(edge, inference, self.streams))
         changes = _operator_handlers(edge, OperatorService(operator)) if operator is not None else {}
