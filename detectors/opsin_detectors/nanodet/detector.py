@@ -35,6 +35,8 @@ from opsin_detectors.api import (
     Prepared,
     Task,
 )
+from opsin_detectors.execution.decide import decide
+from opsin_detectors.execution.network import Network, Program
 from opsin_detectors.nanodet.boxes import Candidates, candidates, finite, keep, points
 from opsin_detectors.nanodet.coco import CLASSES
 from opsin_detectors.nanodet.network import SIZE, NanoDetG
@@ -56,25 +58,25 @@ _BROKEN = Output(detections=(Detection(Box(0.0, 0.0, 1.0, 1.0), CLASSES[0], math
 class NanoDet(Detector):
     """Loaded weights on one device. Defaults: min_score 0.35, iou_threshold 0.5, 100 detections."""
 
+    program: Program
+
     def __init__(self, context: LoadContext) -> None:
         Settings(context).done()
-        self._dtype = tensors.dtype_of(context)
-        self._device = tensors.device_of(context)
-        self._network = tensors.placed(_load(context), self._device, self._dtype)
-        self._points = points(self._device)
-        self._normalize = tensors.Normalizer(_MEAN, _DEVIATION, self._device, self._dtype)
+        device = tensors.device_of(context)
+        self._points = points(device)
         self.info = ModelInfo(
             tasks=frozenset({Task.DETECT}),
             classes=CLASSES,
             defaults=Options(min_score=0.35, iou_threshold=0.5, max_detections=100),
             input=InputSpec(SIZE, SIZE),
-            max_batch=32 if self._device.type == "cpu" else 128,
+            max_batch=32 if device.type == "cpu" else 128,
             decode_size=(SIZE, SIZE),
             device=context.device,
-            dtype=tensors.name_of(self._dtype),
-            runtime="eager",
-            memory_bytes=tensors.bytes_of(self._network),
         )
+        normalize = tensors.Normalizer(_MEAN, _DEVIATION, device, torch.float32)
+        body = _load(context).eval().requires_grad_(False).to(device)
+        network = Network(body, lambda batch: {"x": normalize(batch)}, self.info.input)
+        decide(self, network, context)
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Stretch to the network's size."""
@@ -87,7 +89,7 @@ class NanoDet(Detector):
     @torch.inference_mode()
     def infer(self, batch: torch.Tensor) -> torch.Tensor:
         """(B, 416, 416, 3) uint8 RGB -> (B, 3549, 124) logits, on the same device."""
-        outputs: torch.Tensor = self._network(self._normalize(batch))
+        outputs: torch.Tensor = self.program(batch)
         return outputs
 
     @torch.inference_mode()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForImageClassification
 
 from opsin_detectors import tensors
@@ -22,6 +23,8 @@ from opsin_detectors.api import (
     Prepared,
     Task,
 )
+from opsin_detectors.execution.decide import decide
+from opsin_detectors.execution.network import Network, Outputs, Program
 from opsin_detectors.inputs import picture_of
 from opsin_detectors.transformers import pictures
 from opsin_detectors.transformers.checkpoint import Checkpoint
@@ -34,31 +37,29 @@ __all__ = ["ImageClassifier"]
 class ImageClassifier(Detector):
     """A loaded checkpoint. Settings: those of `ClassScores`."""
 
+    program: Program
+
     def __init__(self, context: LoadContext, checkpoint: Checkpoint) -> None:
         self._name = context.name
-        self._device, dtype = tensors.device_of(context), tensors.dtype_of(context)
+        device = tensors.device_of(context)
         self._scores = ClassScores(context, checkpoint)
         checkpoint.settings.done()
-        self._pictures = pictures.choose(checkpoint.image_processor(), self._device, dtype)
-        self._model = checkpoint.model(AutoModelForImageClassification).eval().to(torch.float32)
-        self._head = take_head(
-            self._model, len(self._scores.classes), pictures.probe(checkpoint.image_processor())
-        )
-        for module in (self._model, *([self._head] if self._head else [])):
-            tensors.placed(module, self._device, dtype)
+        processor = checkpoint.image_processor()
+        self._pictures = pictures.choose(processor, device, torch.float32)
+        model = checkpoint.model(AutoModelForImageClassification).eval().to(torch.float32)
+        head = take_head(model, len(self._scores.classes), pictures.probe(processor))
+        body = _Classifier(model, head).eval().requires_grad_(False).to(device)
         self.info = ModelInfo(
-            tasks=frozenset({Task.CLASSIFY_IMAGE} | ({Task.EMBED_IMAGE} if self._head else set())),
+            tasks=frozenset({Task.CLASSIFY_IMAGE} | ({Task.EMBED_IMAGE} if head else set())),
             classes=self._scores.classes,
             input=self._pictures.spec,
-            embedding_dimensions=self._head.in_features if self._head else 0,
+            embedding_dimensions=head.in_features if head else 0,
             flag=self._scores.flag,
-            max_batch=32 if self._device.type == "cpu" else 128,
+            max_batch=32 if device.type == "cpu" else 128,
             decode_size=self._pictures.decode_size,
             device=context.device,
-            dtype=tensors.name_of(dtype),
-            runtime="eager",
-            memory_bytes=tensors.bytes_of(self._model) + (tensors.bytes_of(self._head) if self._head else 0),
         )
+        decide(self, Network(body, self._pictures.arguments, self._pictures.spec), context)
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Resize and crop, as the checkpoint's processor does."""
@@ -67,8 +68,8 @@ class ImageClassifier(Detector):
     @torch.inference_mode()
     def infer(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits (B, classes), and features (B, dimensions) where the model can be taken apart."""
-        outputs: torch.Tensor = self._model(**self._pictures.arguments(batch)).logits
-        return (outputs, None) if self._head is None else (self._head(outputs), outputs)
+        outputs = self.program(batch)
+        return (outputs, None) if isinstance(outputs, torch.Tensor) else outputs
 
     @torch.inference_mode()
     def finish(
@@ -84,3 +85,16 @@ class ImageClassifier(Detector):
             else Output(labels=self._scores.labels(scores[row], item.options))
             for row, item in enumerate(items)
         ]
+
+
+class _Classifier(nn.Module):
+    """The model as one step: (B, 3, height, width) -> logits, with the features where it has a head."""
+
+    def __init__(self, model: nn.Module, head: nn.Linear | None) -> None:
+        super().__init__()
+        self.model = model
+        self.head = head
+
+    def forward(self, **arguments: torch.Tensor) -> Outputs:
+        outputs: torch.Tensor = self.model(**arguments).logits
+        return outputs if self.head is None else (self.head(outputs), outputs)

@@ -203,7 +203,7 @@ def test_the_input_it_states_is_what_it_prepares(nanodet: Detector) -> None:
         (LoadContext("n", source="/nowhere.safetensors"), "is not a file"),
         (LoadContext("n", source=__file__), "does not hold the weights"),
         (LoadContext("n", settings={"size": "640"}), "no setting “size”"),
-        (LoadContext("n", dtype="int8"), "dtype of model “n” has to be one of"),
+        (LoadContext("n", dtype="int4"), "dtype of model “n” has to be one of"),
         (LoadContext("n", device="warp:1"), "device “warp:1” of model “n” cannot be used"),
     ],
 )

@@ -1,0 +1,96 @@
+"""A network as a graph of its own, from uint8 pictures to outputs, run by OpenVINO or onnxruntime.
+
+One export serves both: OpenVINO reads ONNX by itself, quicker than it takes a module apart. Normalising is
+part of the graph, so a batch goes in as it was staged, without a copy. Owns the export; running is
+`opsin_detectors.onnx.runtimes`.
+"""
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from opsin_detectors.api import InputSpec, LoadContext, LoadError
+from opsin_detectors.execution.network import Network, Outputs
+from opsin_detectors.execution.plan import Plan
+from opsin_detectors.onnx.runtimes import Runtime, open_graph
+
+__all__ = ["INPUT", "GraphProgram", "export", "graph_program"]
+
+INPUT = "pixels"
+_OPSET = 17
+_TRACED = 2
+"""Batch size of the trace: none that it is measured or proved at, so that a size that was baked in shows."""
+
+
+class GraphProgram:
+    """A graph in a runtime."""
+
+    def __init__(self, runtime: Runtime, memory_bytes: int) -> None:
+        self._runtime = runtime
+        self.memory_bytes = memory_bytes
+
+    def __call__(self, batch: Any) -> Any:
+        """A uint8 tensor on the CPU, (B, height, width, channels) -> tensors on the CPU."""
+        outputs = tuple(torch.from_numpy(one) for one in self._runtime.run(batch.numpy()))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+
+def graph_program(path: Path, plan: Plan, context: LoadContext) -> GraphProgram:
+    """The graph at `path` in the plan's runtime. Raises LoadError."""
+    # A quantised graph keeps what was not quantised in the type it has.
+    dtype = "float32" if plan.dtype == "int8" else plan.dtype
+    runtime = open_graph(path, plan.runtime, dataclasses.replace(context, dtype=dtype))
+    weights = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    return GraphProgram(runtime, sum(one.stat().st_size for one in weights if one.exists()))
+
+
+def export(network: Network, path: Path) -> None:
+    """Write the network to `path`, an ONNX file that takes any number of pictures.
+
+    Raises LoadError for a network that takes something else, or that cannot be traced.
+    """
+    if network.picture is None:
+        raise LoadError("only a network that takes pictures of one size can be exported")
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            # The exporter that follows one run of the module; the newer one takes ten times as long.
+            warnings.simplefilter("ignore")
+            _export(_Whole(network), network.picture, path)
+    except Exception as error:  # whatever a module does that a graph cannot
+        why = " ".join(str(error).split())[:200]
+        raise LoadError(f"it cannot be exported: {type(error).__name__}: {why}") from error
+
+
+def _export(whole: nn.Module, picture: InputSpec, path: Path) -> None:
+    shape = (_TRACED, picture.height, picture.width, picture.channels)
+    pixels = torch.zeros(shape, dtype=torch.uint8)
+    outputs = whole(pixels)
+    count = 1 if isinstance(outputs, torch.Tensor) else len(outputs)
+    names = [f"output{number}" for number in range(count)]
+    torch.onnx.export(
+        whole,
+        (pixels,),
+        str(path),
+        dynamo=False,
+        input_names=[INPUT],
+        output_names=names,
+        dynamic_axes={name: {0: "batch"} for name in (INPUT, *names)},
+        opset_version=_OPSET,
+    )
+
+
+class _Whole(nn.Module):
+    """Normalising and the body as one module."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self._arguments = network.arguments
+        self.body = network.body
+
+    def forward(self, pixels: torch.Tensor) -> Outputs:
+        outputs: Outputs = self.body(**self._arguments(pixels))
+        return outputs

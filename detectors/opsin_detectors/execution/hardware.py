@@ -1,0 +1,59 @@
+"""What this machine is, as far as it decides how to run a network. Reads the machine; decides nothing."""
+
+import importlib.util
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from opsin_detectors.execution.plan import Hardware
+
+__all__ = ["cpu_flags", "cpu_name", "here"]
+
+_NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Flags in Linux's list; the last is ARM's. oneDNN computes bfloat16 on older processors too, slower than
+float32."""
+_OTHERS = ("openvino", "onnxruntime")
+
+
+def here(device: str) -> Hardware:
+    """The device that a model is to run on."""
+    installed = frozenset(name for name in _OTHERS if importlib.util.find_spec(name) is not None)
+    if device == "cpu":
+        cpuinfo = _cpuinfo()
+        bf16 = bool(cpu_flags(cpuinfo) & _NATIVE_BF16)
+        return Hardware("cpu", cpu_name(cpuinfo), bf16=bf16, installed=installed, cores=_cores())
+    properties = torch.cuda.get_device_properties(torch.device(device))
+    # Tensor cores take float16 from compute capability 7.0 on, bfloat16 from 8.0.
+    return Hardware(device, properties.name, bf16=properties.major >= 8, fp16=properties.major >= 7)
+
+
+def cpu_flags(cpuinfo: str) -> frozenset[str]:
+    """What the processor can do, as Linux tells it; nothing where it does not."""
+    for line in cpuinfo.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def cpu_name(cpuinfo: str) -> str:
+    """The processor's model, and what else tells two of one name apart: its flags."""
+    facts = dict(line.partition(":")[::2] for line in cpuinfo.splitlines() if ":" in line)
+    names = {key.strip(): value.strip() for key, value in facts.items()}
+    known = [names[key] for key in ("vendor_id", "cpu family", "model", "model name") if key in names]
+    return " ".join(known) or platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

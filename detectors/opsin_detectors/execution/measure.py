@@ -1,0 +1,64 @@
+"""How long each way takes, in rounds that take turns, so that a machine that slows down is fair to all.
+
+Owns the order of the runs and when to stop; the clock and the runs are given. Knows no torch.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+from opsin_detectors.execution.plan import BASELINE, Plan
+
+__all__ = ["BUDGET", "ROUNDS", "measure"]
+
+ROUNDS = 5
+"""Of each size, the first run of each way, which pays for allocation and compiling, not counted."""
+BUDGET = 6.0
+"""Seconds for all of it; two rounds are run whatever they take."""
+_HOPELESS = 1.3
+"""What took longer than this many times the best is not run again: it will not win."""
+
+Run = Callable[[int], None]
+"""Runs a batch of so many inputs to its end."""
+
+
+def measure(
+    runs: Mapping[Plan, Run],
+    sizes: Sequence[int],
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    rounds: int = ROUNDS,
+    budget: float = BUDGET,
+) -> dict[Plan, dict[int, float]]:
+    """Median seconds of a batch, by plan and batch size.
+
+    A size after the first is left out when there is no time for it. The baseline is measured to the end.
+    """
+    ends = clock() + budget
+    times: dict[Plan, dict[int, float]] = {plan: {} for plan in runs}
+    left = list(runs)
+    for size in sizes:
+        if size != sizes[0] and clock() >= ends:
+            break
+        found = _rounds({plan: runs[plan] for plan in left}, size, clock, rounds, ends)
+        for plan, seconds in found.items():
+            times[plan][size] = median(seconds)
+        best = min(median(seconds) for seconds in found.values())
+        left = [p for p in left if p == BASELINE or times[p][size] <= _HOPELESS * best]
+    return times
+
+
+def _rounds(
+    runs: Mapping[Plan, Run], size: int, clock: Callable[[], float], rounds: int, ends: float
+) -> dict[Plan, list[float]]:
+    for run in runs.values():
+        run(size)
+    found: dict[Plan, list[float]] = {plan: [] for plan in runs}
+    for turn in range(rounds):
+        if turn >= 2 and clock() >= ends:
+            break
+        for plan, run in runs.items():
+            begun = clock()
+            run(size)
+            found[plan].append(clock() - begun)
+    return found
