@@ -20,6 +20,7 @@ from typing import Any, Self
 import grpc
 
 from opsin._channel import Link
+from opsin._ending import Ending
 from opsin._errors import OpsinError
 from opsin._freshness import Freshness
 from opsin._inputs import needs_work
@@ -146,6 +147,7 @@ class AsyncStreamSession:
         """The replies of one connection; what ended it, if not OK, goes to `failure`."""
         timeout = None if self._end is None else max(self._end - time.monotonic(), 0.001)
         call = self._call = await self._open(timeout)
+        ending = Ending(call)
         sender = self._start(self._send(call))
         try:
             async for data in call:
@@ -153,8 +155,9 @@ class AsyncStreamSession:
                 self._notify()
                 for reply in replies:
                     yield reply
-        except grpc.RpcError as error:
-            failure.append(error_from_call(error, target=self._link.target, timeout=timeout))
+        except grpc.aio.AioRpcError as error:
+            if (told := await ending.of(error)) is not None:
+                failure.append(error_from_call(told, target=self._link.target, timeout=timeout))
         except asyncio.CancelledError:
             if not self._closed:  # then it is the caller who was cancelled
                 raise

@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 
+from opsin._ending import Ending
 from opsin.v1 import (
     DetectOptions,
     Frame,
@@ -49,20 +50,20 @@ async def talk(server, *messages: StreamDetectRequest | bytes) -> tuple[list[Str
         request_serializer=lambda m: m if isinstance(m, bytes) else m.SerializeToString(),
         response_deserializer=StreamDetectResponse.FromString,
     )(timeout=20)
+    ending = Ending(call)
     replies: list[StreamDetectResponse] = []
     try:
         for message in messages:
             await call.write(message)
         await call.done_writing()
-    except asyncio.InvalidStateError:
+    except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
         pass  # the server has ended the call already; what it said is read below
-    except grpc.aio.AioRpcError as error:
-        return replies, error
     try:
-        while (reply := await call.read()) is not grpc.aio.EOF:
-            replies.append(reply)
+        # Not call.read(), which forgets what has arrived as soon as the call's end has.
+        async for reply in call:
+            replies.append(reply)  # noqa: PERF401 - what came before an error stays
     except grpc.aio.AioRpcError as error:
-        return replies, error
+        return replies, await ending.of(error)
     return replies, None if await call.code() is grpc.StatusCode.OK else call
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from opsin._ending import Ending
 from opsin.v1 import (
     DropReason,
     Frame,
@@ -37,10 +38,13 @@ class Talk:
 
     def __init__(self, call: Any) -> None:
         self.call = call
+        self._ending = Ending(call)
+        # Not call.read(), which forgets what has arrived as soon as the call's end has.
+        self._arriving = aiter(call)
         self.replies: list[StreamDetectResponse] = []
 
     async def config(self, **fields: Any) -> StreamDetectResponse:
-        await self.call.write(StreamDetectRequest(config=StreamConfig(**fields)))
+        await self._write(StreamDetectRequest(config=StreamConfig(**fields)))
         return await self.read()
 
     async def frame(self, sequence: int, image: Image | None = None, **fields: Any) -> None:
@@ -49,15 +53,20 @@ class Talk:
         if "captured" in fields:
             stamp = fields.pop("captured")
             fields["capture_time"] = {"seconds": stamp // 10**9, "nanos": stamp % 10**9}
-        await self.call.write(StreamDetectRequest(frame=Frame(sequence=sequence, **fields)))
+        await self._write(StreamDetectRequest(frame=Frame(sequence=sequence, **fields)))
 
     async def update(self, **fields: Any) -> None:
-        await self.call.write(StreamDetectRequest(update=StreamUpdate(**fields)))
+        await self._write(StreamDetectRequest(update=StreamUpdate(**fields)))
 
     async def read(self) -> Any:
         """The next reply, or None at the end. Raises what the call ended with."""
-        reply = await asyncio.wait_for(self.call.read(), 20)
-        if reply is grpc.aio.EOF:
+        try:
+            reply = await asyncio.wait_for(anext(self._arriving, None), 20)
+        except grpc.aio.AioRpcError as error:
+            if (told := await self._ending.of(error)) is None:
+                return None
+            raise told from None
+        if reply is None:
             return None
         self.replies.append(reply)
         return reply
@@ -68,6 +77,11 @@ class Talk:
         while await self.read() is not None:
             pass
         return [r for r in self.replies if r.WhichOneof("kind") != "ready"]
+
+    async def _write(self, request: StreamDetectRequest) -> None:
+        """Send, unless the server has ended the call already: what it said is there to be read."""
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self.call.write(request)
 
 
 @asynccontextmanager
