@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -142,11 +143,16 @@ def test_live_video_survives_the_death_of_its_server(
         proxy.turn_to(second.port)
         first.kill()
 
-    session = connect(proxy.target).stream([GREY] * 100, freshness="latest", rate=50, track=True)
-    replies = follow(session, 40, kill)
+    camera = Camera([GREY] * 100)
+    session = connect(proxy.target).stream(camera, freshness="latest", track=True)
+    camera.let(45)
+    replies = [next(session) for _ in range(40)]
+    kill()
+    camera.let(55)
+    replies += list(session)
     assert [reply.sequence for reply in replies] == list(range(1, 101))
     answered = [reply for reply in replies if isinstance(reply, opsin.FrameResult)]
-    assert len([reply for reply in answered if reply.sequence > 50]) > 10
+    assert answered[-1].sequence == 100, "there is nothing newer"
     assert {reply.result.detections[0].track_id for reply in answered} == {1}
     assert session.stats.reconnects == 1
 
@@ -199,6 +205,36 @@ def test_a_stream_ends_with_every_frame_told_of_when_no_server_is_left(
     assert lost == replies[-len(lost) :], "what was answered was answered before"
 
 
+class Camera:
+    """A live source whose frames come when the test says so, however late a loaded machine is."""
+
+    live = True
+
+    def __init__(self, frames: list[Any]) -> None:
+        self._frames = frames
+        self._allowed = threading.Semaphore(0)
+
+    def __iter__(self) -> Iterator[Any]:
+        for frame in self._frames:
+            assert self._allowed.acquire(timeout=60)
+            yield frame
+
+    def let(self, count: int) -> None:
+        """So many more may come, at once."""
+        self._allowed.release(count)
+
+    def film(self, session: Any, burst: int) -> list[Any]:
+        """All replies; the frames come `burst` at a time, each time when those before have their replies."""
+        self.let(burst)
+        replies = []
+        for reply in session:
+            replies.append(reply)
+            if reply.sequence % burst == 0:
+                self.let(burst)
+        assert [reply.sequence for reply in replies] == list(range(1, len(self._frames) + 1))
+        return replies
+
+
 @pytest.fixture(scope="module")
 def twenty_a_second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server whose model looks at 20 frames a second."""
@@ -207,40 +243,65 @@ def twenty_a_second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"127.0.0.1:{server.port}"
 
 
-def watch(session: Any) -> tuple[list[Any], opsin.StreamStats]:
-    """200 frames of a camera."""
-    replies = list(session)
-    assert [reply.sequence for reply in replies] == list(range(1, 201)), "one reply each, in order"
-    return replies, session.stats
-
-
 def test_latest_answers_as_many_as_it_can_and_none_late(twenty_a_second: str, connect: Connect) -> None:
-    replies, stats = watch(connect(twenty_a_second).stream([GREY] * 200, freshness="latest", rate=100))
-    assert 25 <= stats.answered <= 45, "2 s of 20 frames a second"
-    assert set(stats.dropped) == {opsin.DropReason.SUPERSEDED}
-    assert isinstance(replies[-1], opsin.FrameResult), "nothing newer than the last frame"
-    assert stats.age_p50 < 0.2
-    assert stats.waiting == stats.in_flight == 0
+    """Ten frames at once, ten times: the last of them is looked at as soon as the device is free."""
+    camera = Camera([GREY] * 100)
+    session = connect(twenty_a_second).stream(camera, freshness="latest")
+    replies = camera.film(session, 10)
+    results = [reply for reply in replies if isinstance(reply, opsin.FrameResult)]
+    dropped = [reply for reply in replies if isinstance(reply, opsin.FrameDropped)]
+    assert set(range(10, 101, 10)) <= {reply.sequence for reply in results}, "nothing newer than the last"
+    assert {reply.reason for reply in dropped} == {opsin.DropReason.SUPERSEDED}
+    assert len(results) + len(dropped) == 100
+    looks = [reply.result.timings for reply in results]
+    waits = [t.total_ms - t.infer_ms - t.finish_ms - t.order_ms for t in looks]
+    assert median(waits) < 2 * median(t.infer_ms for t in looks), "in line they would wait for five looks"
+    assert (session.stats.waiting, session.stats.in_flight) == (0, 0)
 
 
 def test_max_age_answers_none_that_had_to_wait_longer(twenty_a_second: str, connect: Connect) -> None:
-    _, stats = watch(connect(twenty_a_second).stream([GREY] * 200, freshness="max_age=0.2", rate=100))
-    assert 20 <= stats.answered <= 45
-    assert set(stats.dropped) == {opsin.DropReason.TOO_OLD}
-    assert stats.age_p50 < 0.2 + 2 * 0.05, "no older than that when its turn came, and its own look"
+    """Every third frame was held up for a minute on its way to the server."""
+    held_up = set(range(3, 31, 3))
+    frames = [opsin.Frame(GREY, capture_time=1e9 + at - 60 * (at in held_up)) for at in range(1, 31)]
+    replies = list(connect(twenty_a_second).stream(frames, freshness="max_age=40"))
+    assert [reply.sequence for reply in replies] == list(range(1, 31))
+    dropped = [reply for reply in replies if not isinstance(reply, opsin.FrameResult)]
+    assert {reply.sequence for reply in dropped} == held_up
+    assert {reply.reason for reply in dropped} == {opsin.DropReason.TOO_OLD}  # type: ignore[union-attr]
+    assert min(reply.age for reply in dropped) >= 40  # type: ignore[union-attr]
+
+
+def test_max_age_drops_of_a_burst_what_grew_too_old(twenty_a_second: str, connect: Connect) -> None:
+    """A look takes longer than a frame may be old, so none can wait for another's."""
+    camera = Camera([GREY] * 60)
+    session = connect(twenty_a_second).stream(camera, freshness="max_age=0.04")
+    replies = camera.film(session, 20)
+    dropped = [reply for reply in replies if not isinstance(reply, opsin.FrameResult)]
+    assert dropped
+    assert {reply.reason for reply in dropped} == {opsin.DropReason.TOO_OLD}  # type: ignore[union-attr]
+    assert min(reply.age for reply in dropped) >= 0.04  # type: ignore[union-attr]
 
 
 def test_target_fps_answers_so_many_a_second(twenty_a_second: str, connect: Connect) -> None:
-    replies, stats = watch(connect(twenty_a_second).stream([GREY] * 200, freshness="target_fps=10", rate=100))
-    assert 18 <= stats.answered <= 22, "2 s of 10 frames a second"
-    assert stats.dropped.get(opsin.DropReason.RATE, 0) >= 175
-    assert isinstance(replies[0], opsin.FrameResult)
+    """Two seconds of a camera of 100 frames a second, by its own clock."""
+    frames = [opsin.Frame(GREY, capture_time=1e9 + at / 100) for at in range(200)]
+    replies = list(connect(twenty_a_second).stream(frames, freshness="target_fps=10"))
+    assert [reply.sequence for reply in replies] == list(range(1, 201))
+    looked_at = [reply.sequence for reply in replies if isinstance(reply, opsin.FrameResult)]
+    assert looked_at == list(range(1, 201, 10))
+    dropped = [reply for reply in replies if isinstance(reply, opsin.FrameDropped)]
+    assert {reply.reason for reply in dropped} == {opsin.DropReason.RATE}
 
 
 def test_a_changed_rule_holds_from_then_on(twenty_a_second: str, connect: Connect) -> None:
-    session = connect(twenty_a_second).stream([GREY] * 60, freshness="latest", rate=100)
-    replies = follow(session, 10, lambda: session.update(freshness="every_frame"))
+    camera = Camera([GREY] * 60)
+    session = connect(twenty_a_second).stream(camera, freshness="latest")
+    camera.let(30)
+    replies = [next(session) for _ in range(30)]
+    session.update(freshness="every_frame")
+    camera.let(30)
+    replies += list(session)
     assert [reply.sequence for reply in replies] == list(range(1, 61))
     kinds = [type(reply) for reply in replies]
-    assert opsin.FrameDropped in kinds[:20]
+    assert opsin.FrameDropped in kinds[:30]
     assert set(kinds[30:]) == {opsin.FrameResult}
