@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from opsin_server.scheduling.policy import LaneView
 from opsin_server.scheduling.profile import Profile
 from opsin_server.scheduling.queues import ModelQueue, ModelTerms, Queues
-from opsin_server.scheduling.sizing import after, best_rate
+from opsin_server.scheduling.sizing import after
 from opsin_server.scheduling.ticket import Priority
 
 __all__ = ["Estimate", "backlog_seconds", "drain_seconds", "estimate"]
@@ -63,7 +63,7 @@ def estimate(
     late = after(terms, profile)
     least = profile.seconds(smallest) + late
     ahead = 0 if queue is None else _ahead(queue, flow, priority)
-    own = ahead / best_rate(terms, profile)
+    own = ahead / profile.best_rate(terms.buckets)
     wait = 0.0
     if len(queues) or lane.idle < 1:
         wait = _until_free(queues, now, profiles, lane) + (own + _others(queues, profiles, model, own)) / max(
@@ -104,7 +104,7 @@ def _work(queues: Queues, profiles: Mapping[str, Profile], key: str) -> float:
     queue, terms, profile = queues.models[key], queues.terms.get(key), profiles.get(key)
     if terms is None or profile is None:
         return 0.0
-    return queue.share.waiting / best_rate(terms, profile)
+    return queue.share.waiting / profile.best_rate(terms.buckets)
 
 
 def _ahead(queue: ModelQueue, flow: str, priority: Priority) -> int:

@@ -107,6 +107,11 @@ class Batch:
         self.inferred = 0.0
         self.finished = 0.0
 
+    @property
+    def charged(self) -> bool:
+        """Whether somebody pays for its device time."""
+        return not self.when_idle
+
     def launch(self, lane: Lane) -> object:
         """On the lane: put the inputs on the device and start."""
         return self.runner.launch([e.prepared for e in self.entries], lane.local)
@@ -144,6 +149,11 @@ class WarmUp(Batch):
         super().__init__(model, runner, list(entries))
         self.done = done
         done.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody needs to ask a probe
+
+    @property
+    def charged(self) -> bool:
+        """Nobody does."""
+        return False
 
     def conclude(self, error: BaseException | None, seconds: float) -> None:
         """Answer whoever waits for the time."""

@@ -76,7 +76,7 @@ from typing import Literal
 from opsin_server.scheduling.profile import Profile
 from opsin_server.scheduling.queues import ModelQueue, ModelTerms, Queues
 from opsin_server.scheduling.seating import seat
-from opsin_server.scheduling.sizing import Scene, Size, best_rate, hold_until, roomy, size_of
+from opsin_server.scheduling.sizing import Scene, Size, hold_until, size_of
 from opsin_server.scheduling.ticket import Ticket
 from opsin_server.scheduling.waiting import Group
 
@@ -162,7 +162,7 @@ class _Option:
     @property
     def filled(self) -> float:
         """Its throughput as a share of the model's best."""
-        return self.size.take / max(self.size.seconds, 1e-9) / best_rate(self.terms, self.profile)
+        return self.size.take / max(self.size.seconds, 1e-9) / self.profile.best_rate(self.terms.buckets)
 
     @property
     def oldest(self) -> Ticket:
@@ -287,7 +287,7 @@ def _choose(options: list[_Option], now: float, *, alone: bool) -> Run | Wait | 
         )
         if until is not None:
             return Wait(until)
-    few = roomy(best.terms, best.profile)
+    few = best.profile.roomy(best.terms.buckets)
     return Run(best.model, seat(best.queue, best.group, best.size, best.terms, now, roomy=few))
 
 

@@ -13,7 +13,7 @@ from opsin_server.scheduling.profile import Profile
 from opsin_server.scheduling.queues import ModelTerms
 from opsin_server.scheduling.waiting import Class, Group
 
-__all__ = ["Size", "after", "best_rate", "hold_until", "roomy", "size_of"]
+__all__ = ["Scene", "Size", "after", "hold_until", "size_of"]
 
 _NEAR = 0.98
 """A batch this close to the best throughput is as good, and the smaller one answers earlier."""
@@ -162,19 +162,9 @@ def _worth_of(size: Size, best: Size, profile: Profile) -> float:
     return best.seconds / max(seconds, 1e-9)
 
 
-def roomy(terms: ModelTerms, profile: Profile) -> int:
-    """The largest batch that takes no longer than two runs of the smallest."""
-    return profile.roomy(terms.buckets)
-
-
 def after(terms: ModelTerms, profile: Profile) -> float:
     """Seconds to keep free between the end of a run and a deadline."""
     return terms.after + profile.after
-
-
-def best_rate(terms: ModelTerms, profile: Profile) -> float:
-    """The most tickets a second that one lane can do."""
-    return profile.best_rate(terms.buckets)
 
 
 def hold_until(

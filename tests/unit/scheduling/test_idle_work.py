@@ -15,7 +15,7 @@ async def settle() -> None:
 async def free(b: Bench, lanes: int = 1) -> None:
     """Until so many lanes have nothing to do."""
     async with asyncio.timeout(10):
-        while len(b.scheduler._fleet.idle) < lanes:
+        while len(b.scheduler._dispatcher.fleet.idle) < lanes:
             await asyncio.sleep(0.001)
 
 
