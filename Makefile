@@ -12,13 +12,16 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Each server that Opsin is measured beside has an environment of its own, and so do those who call them.
+PEERS := .venv-peers
+PEER_STAMPS := $(patsubst bench/peers/%/requirements.txt,$(PEERS)/%/.installed,$(wildcard bench/peers/*/requirements.txt))
 SOURCES := client server detectors protos/generate.py deploy docs examples bench tests
 DOCKERFILES := Dockerfile.cpu Dockerfile.gpu
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve proto docs pins check format test test-fast bench figures wheel image-test clean
+.PHONY: help setup demo serve proto docs pins check format test test-fast bench bench-peers wheel image-test clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,11 +78,20 @@ test: $(STAMP) ## All tests
 test-fast: $(STAMP) ## The tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-bench: $(STAMP) ## Measure a server at 1, 8 and 32 callers, beside the bare model
-	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/bench.sh $(ARGS)
-
-figures: $(STAMP) ## Measure what Opsin promises, as in `make figures ARGS="throughput --quick"`
+bench: $(STAMP) ## Measure what Opsin promises, as in `make bench ARGS="throughput latency"` or ARGS=--quick
 	$(BIN)/python -m bench $(ARGS)
+
+bench-peers: $(STAMP) $(PEER_STAMPS) ## Measure Opsin beside mosec, LitServe, Ray Serve and Flask (ARGS=--quick)
+	$(BIN)/python -m bench.peers $(ARGS)
+
+# torch by itself first, so that an index with CPU-only builds decides for what follows.
+$(PEERS)/%/.installed: bench/peers/%/requirements.txt
+	$(PYTHON) -m venv $(PEERS)/$*
+	@echo "Installing $* into $(PEERS)/$*; the first time takes minutes"
+	sed -n 's/^torch==/&/p' $< | xargs -r $(PEERS)/$*/bin/python -m pip install --quiet \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	$(PEERS)/$*/bin/python -m pip install --quiet -r $<
+	@touch $@
 
 wheel: $(STAMP) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
@@ -88,6 +100,6 @@ image-test: $(STAMP) ## Build the CPU image, run it and call it (buildah and pod
 	PATH="$(CURDIR)/$(BIN):$$PATH" deploy/image-test.sh
 
 clean: ## Remove everything that was made, the virtual environments too
-	rm -rf $(VENV) .venv-protos dist build demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache \
+	rm -rf $(VENV) .venv-protos $(PEERS) dist build demo-out .mypy_cache .ruff_cache .pytest_cache .import_linter_cache \
 		.hypothesis
 	find client server detectors tests examples bench deploy protos -name __pycache__ -type d -prune -exec rm -rf {} +

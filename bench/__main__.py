@@ -1,4 +1,4 @@
-"""`python -m bench NAME... [--quick]`: measure, print a table for each name, and keep the results as JSON."""
+"""`python -m bench NAME... [--quick]`: measure, print a table for each name, keep JSON and a page."""
 
 import argparse
 import importlib
@@ -13,6 +13,7 @@ from bench.figures import Figure, table
 from bench.groups import GROUPS
 from bench.machine import machine
 from bench.scale import Scale
+from bench.table import write
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:  # the other names are still worth their time
             print(f"{name}: could not be measured: {type(error).__name__}: {error}", file=sys.stderr)
             failed.append(name)
+    print(f"all results: {write(_folder(asked.results, scale))}")
     return 1 if failed else 0
 
 
@@ -39,12 +41,17 @@ def _measure(name: str, scale: Scale, folder: Path) -> None:
     print(
         f"\n### {name}{' (quick: no measurement)' if scale.quick else ''}\n\n{table(figures)}\n", flush=True
     )
-    # What a smoke test wrote never stands where a measurement belongs.
-    folder = folder / "quick" if scale.quick else folder
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(folder, scale)
     told: dict[str, Any] = {"name": name, "quick": scale.quick, "seconds": round(took, 1), "machine": here}
     told["figures"] = [figure.to_dict() for figure in figures]
     (folder / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+def _folder(folder: Path, scale: Scale) -> Path:
+    # What a smoke test wrote never stands where a measurement belongs.
+    folder = folder / "quick" if scale.quick else folder
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -12,6 +12,7 @@ from math import isqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bench.numbering import numbered
 from opsin.bench.payloads import make_pictures
 from opsin.v1 import DetectRequest, EmbedRequest, Image, RawImage
 
@@ -33,11 +34,6 @@ def pictures(count: int = POOL) -> Iterator[tuple[str, ...]]:
     """Made-up photographs of 640 x 480, for as long as the block runs."""
     with TemporaryDirectory(prefix="opsin-figures-") as folder:
         yield make_pictures(Path(folder), 640, 480, count)
-
-
-def numbered(jpeg: bytes, number: int) -> bytes:
-    """The same picture as a different file: a comment segment behind the start-of-image marker."""
-    return jpeg[:2] + b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big") + jpeg[2:]
 
 
 def image_maker(kind: Kind, seed: int = 0) -> Callable[[int], Image]:

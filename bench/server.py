@@ -74,6 +74,11 @@ class Process:
             self._process.stdout.close()
         self._errors.close()
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     def cpu_seconds(self) -> float:
         """Of all its threads, in user and in kernel mode, so far."""
         times = self._seen.cpu_times()
