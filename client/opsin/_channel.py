@@ -75,9 +75,9 @@ class Link:
         chosen = timeout if timeout is not None else default if default is not None else self.timeout
         return None if math.isinf(chosen) else chosen
 
-    def options(self, *, fresh: bool = False) -> list[tuple[str, Any]]:
+    def options(self, *, fresh: bool = False, retries: bool = True) -> list[tuple[str, Any]]:
         """The channel's options. fresh: connect anew, and to whichever of the target's addresses answers."""
-        config: dict[str, Any] = {"methodConfig": [_method_config()]}
+        config: dict[str, Any] = {"methodConfig": [_method_config()] if retries else []}
         if fresh:
             # The server that ended a stream would be the first choice of pick_first again.
             config["loadBalancingConfig"] = [{"round_robin": {}}]
@@ -92,14 +92,17 @@ class Link:
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.use_local_subchannel_pool", int(fresh)),
+            # Off, it also keeps gRPC from repeating by itself a call that never left (transparent retries).
+            ("grpc.enable_retries", int(retries)),
         ]
 
-    def channel(self, module: Any, *, fresh: bool = False) -> Any:
-        """A new channel, by `grpc` or by `grpc.aio`."""
+    def channel(self, module: Any, *, fresh: bool = False, retries: bool = True) -> Any:
+        """A new channel, by `grpc` or by `grpc.aio`. retries: False shows every failure as it happens."""
         credentials = self._credentials()
+        options = self.options(fresh=fresh, retries=retries)
         if credentials is None:
-            return module.insecure_channel(self.target, options=self.options(fresh=fresh))
-        return module.secure_channel(self.target, credentials, options=self.options(fresh=fresh))
+            return module.insecure_channel(self.target, options=options)
+        return module.secure_channel(self.target, credentials, options=options)
 
     def _credentials(self) -> "grpc.ChannelCredentials | None":
         import grpc

@@ -28,6 +28,7 @@ from opsin._status import error_from_status
 __all__ = [
     "batch_of",
     "detect_result",
+    "drop_reason",
     "embed_result",
     "frame_reply",
     "model",
@@ -153,6 +154,12 @@ def _timings(us: pb.Timings) -> Timings:
     )
 
 
+def drop_reason(number: int) -> DropReason:
+    """Why a frame was dropped, from the contract's enum."""
+    reason: DropReason = _at(_DROPS, number)
+    return reason
+
+
 def frame_reply(body: Any, sent: Any) -> FrameReply:
     """What became of a frame, from a FrameResult, FrameDropped or FrameFailed. sent: what was sent for it."""
     if isinstance(body, pb.FrameFailed):
@@ -160,7 +167,7 @@ def frame_reply(body: Any, sent: Any) -> FrameReply:
         return FrameFailed(body.sequence, error, key_frame_wanted=body.key_frame_wanted, input=sent)
     age, taken = unix_seconds(body, "age"), unix_seconds(body, "capture_time")
     if isinstance(body, pb.FrameDropped):
-        return FrameDropped(body.sequence, _at(_DROPS, body.reason), age, taken, input=sent)
+        return FrameDropped(body.sequence, drop_reason(body.reason), age, taken, input=sent)
     result = detect_result(body.response, source=sent)
     return FrameResult(body.sequence, result, age, taken, body.reused_from, sent)
 

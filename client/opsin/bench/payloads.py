@@ -1,18 +1,19 @@
 """What a bench sends. Inputs are distinct, because a server may answer equal ones in flight once.
 
 Pictures are files, made by `make_pictures` or given by the user, so that the bare model can be run on the
-same ones. Small payloads, for models that hardly look at them, are made as they are sent, each with its
-number.
+same ones; JPEG and PNG files are given a comment with a number, so that one sent twice is not the same file.
+Small payloads, for models that hardly look at them, are made as they are sent, each with its number.
 """
 
 import random
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Payload", "make_pictures", "opener"]
+__all__ = ["Payload", "make_pictures", "numbered", "opener"]
 
 POOL = 64
 """Distinct pictures that are sent in turn."""
@@ -20,23 +21,42 @@ POOL = 64
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """How inputs are had: `files` in turn; `raw` pictures or `text` of about `size` bytes, made up."""
+    """How inputs are had: `files` in turn; `raw` pictures or `text` of about `size` bytes, made up.
+
+    same: the first of them, every time.
+    """
 
     kind: Literal["files", "raw", "text"]
     paths: tuple[str, ...] = ()
     size: int = 0
+    same: bool = False
 
 
 def opener(payload: Payload, seed: int) -> Callable[[int], Any]:
     """A function from a call's number to its input as `opsin.Client` takes it. Files are read once, here."""
+    if payload.same:
+        only = opener(replace(payload, same=False), 0)(0)
+        return lambda _: only
     match payload.kind:
         case "files":
             pool = [Path(path).read_bytes() for path in payload.paths]
-            return lambda number: pool[(seed + number) % len(pool)]
+            return lambda number: numbered(pool[(seed + number) % len(pool)], (seed << 40) + number)
         case "raw":
             return _raw(payload.size, seed)
         case "text":
             return _text(payload.size, seed)
+
+
+def numbered(picture: bytes, number: int) -> bytes:
+    """The same picture as a different file, below 2**64: JPEG and PNG can say so; others stay as they are."""
+    note = number.to_bytes(8, "big")
+    if picture.startswith(b"\xff\xd8"):  # a comment right behind the start of the image
+        return picture[:2] + b"\xff\xfe\x00\x0a" + note + picture[2:]
+    if picture.startswith(b"\x89PNG\r\n\x1a\n"):  # a text chunk right behind the header chunk, 8 + 25 bytes
+        text = b"tEXt" + b"Comment\0" + note.hex().encode()
+        chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
+        return picture[:33] + chunk + picture[33:]
+    return picture
 
 
 def _raw(size: int, seed: int) -> Callable[[int], Any]:

@@ -1,21 +1,50 @@
-"""Figures as a table for people and as lines for machines."""
+"""Figures as tables for people and as lines for machines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from opsin.bench.figures import Figures
-from opsin.bench.run import Result
+from opsin.bench.columns import Column, columns_of, stream_columns
+from opsin.bench.intervals import Interval
+from opsin.bench.run import Result, Run
+from opsin.bench.summary import pairs, runs_of, summaries
 
-__all__ = ["lines", "notes", "table"]
+__all__ = ["lines", "load_of", "tables"]
+
+BARS = 16
 
 
 def lines(result: Result) -> Iterator[dict[str, Any]]:
-    """One JSON-ready line a run, and one for the bare model."""
-    for run, figures in enumerate(result.runs):
-        share = {"share_of_bare": result.bare.share(run, figures)} if result.bare else {}
-        yield {"kind": "run", **figures.to_dict(), **share}
-    if result.bare:
+    """One JSON-ready line a run; then the loads over their rounds, pairs, the knee, the bare model."""
+    for place, run in enumerate(result.runs):
         bare = result.bare
+        known = bare is not None and place + 1 < len(bare.rounds)
+        share = {"share_of_bare": bare.share(place, run.figures)} if bare and known else {}
+        server = {"server": result.plan.client_of(run.turn.side)["target"]} if result.plan.rival else {}
+        yield {"kind": "run", "round": run.turn.round, **server, **run.figures.to_dict(), **share}
+    if result.plan.rounds > 1:
+        for summary in summaries(result):
+            yield {"kind": "summary", **summary.to_dict()}
+    for pair in pairs(result):
+        yield {"kind": "pair", **pair.to_dict()}
+    yield from _knee_line(result)
+    yield from _bare_line(result)
+
+
+def _knee_line(result: Result) -> Iterator[dict[str, Any]]:
+    if knee := result.knee:
+        yield {
+            "kind": "knee",
+            "rate": knee.rate,
+            "at_least": knee.limited,
+            "deadline": knee.deadline,
+            "steps": [
+                {"rate": step.rate, "held": step.held, "client_limited": step.limited} for step in knee.steps
+            ],
+        }
+
+
+def _bare_line(result: Result) -> Iterator[dict[str, Any]]:
+    if bare := result.bare:
         yield {
             "kind": "bare",
             "model": bare.model,
@@ -28,77 +57,81 @@ def lines(result: Result) -> Iterator[dict[str, Any]]:
         }
 
 
-def table(result: Result) -> Any:
-    """A row a run: speed, latencies, batches, failures."""
+def tables(result: Result) -> Iterator[Any]:
+    """A table of the loads, and one of the ratios of a pair; of a search, the steps with bars."""
+    if result.knee is not None:
+        yield _knee_table(result)
+        return
+    yield _loads(result, columns_of(result))
+    if columns := stream_columns(result):
+        yield _loads(result, columns)
+    if result.plan.rival is not None:
+        yield _pairs(result)
+
+
+def load_of(run: Run) -> str:
+    """What a load is called: `8 callers`, `100 a second`."""
+    what = "stream" if run.figures.streams else "caller"
+    callers = f"{run.figures.callers} {what}{'s' if run.figures.callers != 1 else ''}"
+    if run.figures.offered is None:
+        return callers
+    rate = f"{run.figures.offered:.6g} a second"
+    return f"{callers}, {rate}" if run.figures.callers else rate
+
+
+def _table(titles: list[str], *, tight: bool = False) -> Any:
     from rich import box
     from rich.table import Table
 
-    streams = any(figures.age_p50 is not None for figures in result.runs)
-    # Titles of two lines and little space: eleven columns have to fit a terminal of 80 characters.
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if streams else 1, 0, 0))
-    titles = ["callers", "calls/s", "p50\nms", "p90\nms", "p99\nms", "mean\nbatch", "failed"]
-    titles += ["age\np50 ms", "age\np99 ms", "drops"] if streams else []
-    titles += ["of\nbare"] if result.bare else []
+    # Titles of two lines and little space: the columns have to fit a terminal of 80 characters.
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if tight else 1, 0, 0))
     for title in titles:
         drawn.add_column(title, justify="right", no_wrap=True)
-    for run, figures in enumerate(result.runs):
-        row = [str(figures.callers), f"{figures.rate:.1f}", *_latencies(figures), _batch(figures)]
-        row.append(str(sum(figures.errors.values())))
-        row += (
-            [_number(figures.age_p50), _number(figures.age_p99), str(sum(figures.dropped.values()))]
-            if streams
-            else []
-        )
-        row += [f"{result.bare.share(run, figures):.0%}"] if result.bare else []
-        drawn.add_row(*row)
     return drawn
 
 
-def notes(result: Result) -> Iterator[str]:
-    """What a reader of the table has to know besides."""
-    for figures in result.runs:
-        for what, counts in (("failed", figures.errors), ("dropped", figures.dropped)):
-            if counts:
-                told = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-                yield f"{_callers(figures)}: {what}: {told}"
-        if figures.stages:
-            yield f"{_callers(figures)}: on the server, ms: {_stages(figures)}"
-        if figures.client_limited:
-            yield (
-                f"{_callers(figures)}: a process of callers used {figures.client_cpu:.0%} of a core; "
-                "it may have been the limit. Try more --processes."
-            )
-    if bare := result.bare:
-        rounds = ", ".join(f"{rate:.1f}" for rate in bare.rounds)
-        yield (
-            f"bare {bare.model}: {bare.rate:.1f} a second (rounds: {rounds}) in "
-            f"{_some(bare.processes, 'process', 'processes')} of {_some(bare.threads, 'thread', 'threads')} "
-            f"at batch {bare.batch}"
+def _loads(result: Result, columns: Sequence[Column]) -> Any:
+    titles = [column.title for column in columns]
+    drawn = _table(titles, tight=len(titles) > 9)
+    for point in range(len(result.plan.points)):
+        for side in (0, 1):
+            if runs := runs_of(result, point, side):
+                drawn.add_row(*(column.cell(runs) for column in columns))
+    return drawn
+
+
+def _pairs(result: Result) -> Any:
+    drawn = _table(["load", "calls/s\nratio", "interval", "p50\nratio", "interval", "p99\nratio", "interval"])
+    for pair in pairs(result):
+        cells = [load_of(runs_of(result, pair.point)[0])]
+        for ratio in (pair.rate, pair.p50, pair.p99):
+            cells += [f"{ratio.median:.2f}", _interval(ratio)] if ratio else ["-", "-"]
+        drawn.add_row(*cells)
+    return drawn
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.low:.2f}–{interval.high:.2f}" if interval.rounds > 1 else "-"
+
+
+def _knee_table(result: Result) -> Any:
+    assert result.knee
+    drawn = _table(
+        ["offered\n/s", "answered\n/s", "in\ntime", "", "p50\nms", "p99\nms", "sent late\np99 ms", ""]
+    )
+    for run in sorted(result.runs, key=lambda run: run.figures.offered or 0.0):
+        figures = run.figures
+        bar = "█" * round(figures.good_share * BARS)
+        latency = figures.latency
+        mark = "knee" if figures.offered == result.knee.rate else ""
+        drawn.add_row(
+            f"{figures.offered:.1f}",
+            f"{figures.rate:.1f}",
+            f"{figures.good_share:.1%}",
+            f"{bar:<{BARS}}",
+            f"{latency.p50:.1f}" if latency else "-",
+            f"{latency.p99:.1f}" if latency else "-",
+            f"{figures.limits.lag_p99:.1f}" if figures.limits.lag_p99 is not None else "-",
+            mark,
         )
-        if bare.noisy:
-            yield "the rounds of the bare model differ by more than 15 %: the machine was not quiet."
-
-
-def _callers(figures: Figures) -> str:
-    return _some(figures.callers, "caller", "callers")
-
-
-def _some(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"
-
-
-def _latencies(figures: Figures) -> list[str]:
-    latency = figures.latency
-    return [_number(value) for value in ((latency.p50, latency.p90, latency.p99) if latency else (None,) * 3)]
-
-
-def _batch(figures: Figures) -> str:
-    return "-" if figures.mean_batch_size is None else f"{figures.mean_batch_size:.2f}"
-
-
-def _stages(figures: Figures) -> str:
-    return ", ".join(f"{stage} {value:.2f}" for stage, value in figures.stages.items() if value >= 0.005)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+    return drawn

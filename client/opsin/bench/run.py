@@ -1,58 +1,105 @@
-"""A whole bench: one run for each number of callers, and the bare model before, between and after."""
+"""A whole bench: every load in every round, the bare model around each; or the search for a knee."""
 
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from opsin.bench.arrivals import Arrivals
+from opsin.bench.bare import run_bare
 from opsin.bench.figures import Bare, Figures, figures_of
-from opsin.bench.fleet import BarePlan, BenchError, run_bare, run_jobs, split
-from opsin.bench.payloads import Payload, make_pictures
-from opsin.bench.worker import Job
+from opsin.bench.fleet import Progress, run_jobs, split
+from opsin.bench.knee import HELD_SHARE, KneeSearch, Step
+from opsin.bench.load import Recording
+from opsin.bench.pairing import Turn, turns
+from opsin.bench.payloads import make_pictures
+from opsin.bench.plan import Plan, Point, job_of
+from opsin.bench.processes import BenchError
 
-__all__ = ["BarePlan", "Plan", "Result", "measure", "pictures"]
+__all__ = ["Knee", "Result", "Run", "Say", "find_knee", "measure", "pictures"]
+
+Say = Callable[[str], None]
+STEP_SECONDS = 5.0
+LONE_SECONDS = 1.0
+DEADLINES = 5.0
+"""The deadline of a search that was given none, in median latencies of a lone caller."""
+LEAST_DEADLINE = 0.01
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One run: which load it was, what came of it, and the recording of each process."""
+
+    turn: Turn
+    point: Point
+    figures: Figures
+    recordings: tuple[Recording, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is measured.
+class Knee:
+    """A knee that was looked for. steps: in the order they were run, as `runs` are. deadline: seconds.
 
-    client: the keyword arguments of `opsin.AsyncClient`. duration (seconds), when set, stands in for total.
+    rate: the highest that was held; None when none was. limited: the tool gave out first.
     """
 
-    client: dict[str, Any]
-    method: str
-    payload: Payload
-    callers: tuple[int, ...]
-    model: str = ""
-    total: int | None = None
-    duration: float | None = None
-    processes: int = 1
-    warmup: float = 1.0
-    skip_cache: bool = True
-    bare: BarePlan | None = None
+    rate: float | None
+    limited: bool
+    deadline: float
+    steps: tuple[Step, ...]
 
 
 @dataclass(slots=True)
 class Result:
-    """What came of it."""
+    """What came of it. ended: why before its time; "" when it was not."""
 
-    runs: list[Figures] = field(default_factory=list)
+    plan: Plan
+    runs: list[Run] = field(default_factory=list)
     bare: Bare | None = None
+    knee: Knee | None = None
+    ended: str = ""
 
 
-def measure(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Result:
+def measure(plan: Plan, say: Say = lambda _: None) -> Result:
     """Run the plan; `say` is told what is being done. Raises `BenchError`."""
-    result = Result()
+    result = Result(plan)
     rounds = _bare(plan, say)
-    for callers in plan.callers:
-        say(f"{callers} caller{'s' if callers != 1 else ''}")
-        result.runs.append(figures_of(run_jobs(split(_job(plan, callers), plan.processes)), callers))
+    for turn in turns(len(plan.points), plan.rounds, paired=plan.rival is not None, seed=plan.seed):
+        run = _run(plan, plan.points[turn.point], turn, _telling(say, _doing(plan, turn)))
+        result.runs.append(run)
+        if run.figures.ended:
+            result.ended = run.figures.ended
+            break
         rounds += _bare(plan, say)
-    if bare := plan.bare:
+    if (bare := plan.bare) and len(rounds) > 1:
         result.bare = Bare(bare.model, tuple(rounds), bare.processes, bare.batch, bare.threads)
+    return result
+
+
+def find_knee(plan: Plan, say: Say = lambda _: None) -> Result:
+    """Step the rate of the plan's first load, from its own if it has one, until the knee is found."""
+    point, result = plan.points[0], Result(plan)
+    lone = _lone(plan, say)
+    if not lone.latency or lone.ended:
+        result.ended = lone.ended
+        return result
+    alone = lone.latency.p50 / 1000
+    deadline = plan.deadline or max(LEAST_DEADLINE, DEADLINES * alone)
+    stepped = replace(plan, deadline=deadline, total=None, duration=plan.duration or STEP_SECONDS)
+    arrivals = point.arrivals or Arrivals("poisson", 0.5 / alone, seed=plan.seed)
+    search = KneeSearch(arrivals.rate)
+    while (rate := search.next()) is not None:
+        load = Point(point.callers, replace(arrivals, rate=rate))
+        turn = Turn(0, len(result.runs))
+        run = _run(stepped, load, turn, _telling(say, f"{rate:.3g} a second"), drain=deadline)
+        if run.figures.ended:
+            result.ended = run.figures.ended
+            break
+        result.runs.append(run)
+        held = run.figures.good_share >= HELD_SHARE
+        search.take(Step(rate, held, run.figures.client_limited))
+    result.knee = Knee(search.knee, search.limited, deadline, tuple(search.steps))
     return result
 
 
@@ -63,23 +110,43 @@ def pictures(width: int, height: int) -> Iterator[tuple[str, ...]]:
         yield make_pictures(Path(folder), width, height)
 
 
-def _job(plan: Plan, callers: int) -> Job:
-    options: dict[str, Any] = {"model": plan.model}
-    if plan.method != "stream":
-        options["skip_cache"] = plan.skip_cache
-    return Job(
-        client=plan.client,
-        method=plan.method,
-        payload=plan.payload,
-        options=options,
-        callers=callers,
-        total=None if plan.duration else plan.total,
-        duration=plan.duration,
-        warmup=plan.warmup,
-    )
+def _lone(plan: Plan, say: Say) -> Figures:
+    """A caller that is alone: nobody is quicker."""
+    method = "detect" if plan.method == "stream" else plan.method
+    alone = replace(plan, method=method, total=None, duration=LONE_SECONDS)
+    return _run(alone, Point(1), Turn(0, 0), _telling(say, "one caller alone")).figures
 
 
-def _bare(plan: Plan, say: Callable[[str], None]) -> list[float]:
+def _run(plan: Plan, point: Point, turn: Turn, progress: Progress, *, drain: float | None = None) -> Run:
+    job = job_of(plan, point, number=turn.round, side=turn.side, drain=drain)
+    recordings = tuple(run_jobs(split(job, plan.processes_of(point)), progress))
+    figures = figures_of(recordings, point.callers or 0, offered=point.offered, deadline=plan.deadline)
+    return Run(turn, point, figures, recordings)
+
+
+def _doing(plan: Plan, turn: Turn) -> str:
+    point = plan.points[turn.point]
+    what = f"{point.offered:.6g} a second" if point.offered else f"{point.callers} callers"
+    if plan.method == "stream":
+        what = f"{point.callers} streams" + (
+            f", {point.offered:.6g} frames a second" if point.offered else ""
+        )
+    sides = f" at {plan.client_of(turn.side)['target']}" if plan.rival else ""
+    rounds = f"round {turn.round + 1} of {plan.rounds}: " if plan.rounds > 1 else ""
+    return rounds + what + sides
+
+
+def _telling(say: Say, what: str) -> Progress:
+    say(what)
+
+    def progress(seconds: float, calls: int, failed: int) -> None:
+        failures = f", {failed} failed" if failed else ""
+        say(f"{what}: {seconds:.0f} s, {calls} answered{failures}")
+
+    return progress
+
+
+def _bare(plan: Plan, say: Say) -> list[float]:
     """One round of the bare model; none where it was not asked for."""
     if plan.bare is None:
         return []

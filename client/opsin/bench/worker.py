@@ -1,98 +1,119 @@
 """A process of callers: `python -m opsin.bench.worker`, started by `fleet`.
 
-It reads a `Job` as one JSON line from stdin, warms up, prints `{"ready": true}`, waits for a second line so
-that all processes begin together, runs, and prints its recording. What makes a run pointless (nobody there,
-unknown model, a first input that is refused) is printed as `{"error": ...}` instead.
+It reads a `Job` as one JSON line from stdin, warms up, prints `{"ready": true}`, and waits for the line
+`go TIME` (Unix seconds), so that all processes begin together. While it runs it prints `{"progress": ...}`
+now and then; at the end its recording. The line `stop`, or the end of stdin, ends the run early, with what
+was measured until then. What makes a run pointless (nobody there, unknown model, a first input that is
+refused) is printed as `{"error": ...}` instead.
 """
 
 import asyncio
+import gc
 import json
-import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import Any
 
-from opsin.bench.calls import Maker, stream_frames, unary_call
-from opsin.bench.load import Budget, Recording, closed_loop
-from opsin.bench.payloads import Payload, opener
+from opsin.bench.cpu import busy_share, ticks
+from opsin.bench.job import Job
+from opsin.bench.load import INTERRUPTED, Recording
 
-if TYPE_CHECKING:
-    from opsin import AsyncClient
+__all__ = ["main"]
 
-__all__ = ["Job", "main"]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What one process does. total or duration (seconds) is None; seed tells processes' inputs apart."""
-
-    client: dict[str, Any]
-    method: str
-    payload: Payload
-    options: dict[str, Any]
-    callers: int
-    total: int | None
-    duration: float | None
-    warmup: float
-    seed: int = 0
-
-    def to_line(self) -> str:
-        """One JSON line."""
-        return json.dumps(asdict(self)) + "\n"
-
-    @classmethod
-    def from_line(cls, line: str) -> "Job":
-        """The inverse of `to_line`."""
-        told = json.loads(line)
-        payload = Payload(**told.pop("payload"))
-        return cls(payload=payload, **told)
+EVERY = 0.5
+"""Seconds between two lines of progress."""
+GRACE = 2.0
+"""Seconds for the calls under way when a run is stopped."""
 
 
-async def work(job: Job, wait_for_go: Callable[[], Awaitable[None]]) -> Recording:
+class Orders:
+    """What the parent says, a line at a time; the end of stdin reads as `stop`.
+
+    A thread reads past Python's own buffer: one that held that buffer's lock at the end of the process would
+    crash it.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._start: asyncio.Future[float] = self._loop.create_future()
+        self.stopped = asyncio.Event()
+        threading.Thread(target=self._read, name="orders", daemon=True).start()
+
+    async def go(self) -> None:
+        """Wait for the start, a moment that all processes agree on."""
+        await asyncio.sleep(await self._start - time.time())
+
+    def _read(self) -> None:
+        rest = b""
+        with suppress(RuntimeError):  # the loop has ended, and nobody listens any more
+            while data := os.read(0, 1024):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._loop.call_soon_threadsafe(self._heed, line.decode())
+            self._loop.call_soon_threadsafe(self._heed, "stop")
+
+    def _heed(self, line: str) -> None:
+        match line.split():
+            case ["go", when] if not self._start.done():
+                self._start.set_result(float(when))
+            case ["stop"]:
+                self.stopped.set()
+                if not self._start.done():
+                    self._start.set_result(0.0)
+
+
+async def work(job: Job) -> Recording:
     """Warm up, wait, run. Raises `opsin.OpsinError` for what makes the run pointless."""
-    import opsin
+    from opsin.bench.calls import Connections
+    from opsin.bench.runner import Run, link_of
 
-    make = opener(job.payload, job.seed)
-    async with opsin.AsyncClient(**job.client) as client:
-        await _probe(client, job, make)
-        if job.warmup:
-            await _run(client, job, make, Budget(duration=job.warmup))
-        await wait_for_go()
-        return await _run(client, job, make, Budget(total=job.total, duration=job.duration))
+    orders = Orders()
+    async with Connections(link_of(job.client), job.connections) as connections:
+        run = Run(job, connections)
+        await run.probe()
+        await run.warm()
+        # What is alive now stays so. A collection of everything would stop all callers at once.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
+        _say({"ready": True})
+        await orders.go()
+        return await _measured(run, orders)
 
 
-async def _run(client: "AsyncClient", job: Job, make: Maker, budget: Budget) -> Recording:
-    if job.method != "stream":
-        return await closed_loop(unary_call(client, job.method, make, job.options), budget, job.callers)
-    streams = []
-
-    async def stream(_: int) -> Any:
-        streams.append(await stream_frames(client, make, budget, job.options))
-
-    # Each caller is one stream; together they spend one budget.
-    recording = await closed_loop(stream, Budget(total=job.callers), job.callers)
-    recording.samples = [sample for one in streams for sample in one.samples]
+async def _measured(run: Any, orders: Orders) -> Recording:
+    """The run, its progress told, ended early when the parent says so."""
+    recording: Recording = run.recording
+    before, recording.begun = ticks(), time.time()
+    running = asyncio.ensure_future(run.measure())
+    telling = asyncio.create_task(_tell(recording))
+    stopping = asyncio.create_task(orders.stopped.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        run.stop(INTERRUPTED)
+        await asyncio.wait({running}, timeout=GRACE)
+        running.cancel()
+    telling.cancel()
+    stopping.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    recording.machine = busy_share(before, ticks())
     return recording
 
 
-async def _probe(client: "AsyncClient", job: Job, make: Maker) -> None:
-    """One call, whose error is an error of the bench and not a figure."""
-    import opsin
-
-    if job.method == "embed":
-        await client.embed(make(0), **job.options)
-    elif job.method == "detect":
-        await client.detect(make(0), **job.options)
-    else:
-        async with client.stream([opsin.Frame(make(0))], **job.options) as session:
-            async for event in session:
-                if isinstance(event, opsin.FrameFailed):
-                    raise event.error
+async def _tell(recording: Recording) -> None:
+    told = failed = 0
+    while True:
+        await asyncio.sleep(EVERY)
+        failed += sum(bool(sample.error) for sample in recording.samples[told:])
+        told = len(recording.samples)
+        _say({"progress": {"calls": told, "failed": failed}})
 
 
-async def _wait_for_go() -> None:
-    print(json.dumps({"ready": True}), flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
+def _say(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)
 
 
 def _loop_factory() -> Any:
@@ -107,15 +128,21 @@ def main() -> None:
     """Run one job from stdin."""
     import opsin
 
-    job = Job.from_line(sys.stdin.readline())
+    job = Job.from_line(_first_line())
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            told = runner.run(work(job, _wait_for_go)).to_wire()
+            told = runner.run(work(job)).to_wire()
     except opsin.OpsinError as error:
         told = {"error": error.message, "unreachable": isinstance(error, opsin.Unreachable)}
-    except KeyboardInterrupt:
-        sys.exit(130)
-    print(json.dumps(told), flush=True)
+    _say(told)
+
+
+def _first_line() -> str:
+    """The job. Nothing is said behind it before the answer."""
+    data = b""
+    while not data.endswith(b"\n") and (more := os.read(0, 1 << 16)):
+        data += more
+    return data.decode()
 
 
 if __name__ == "__main__":

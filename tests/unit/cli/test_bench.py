@@ -10,13 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from opsin.bench.arrivals import Arrivals
 from opsin.bench.figures import Bare, figures_of, percentile
-from opsin.bench.fleet import split
+from opsin.bench.job import Job, split
 from opsin.bench.load import STAGES, Budget, Recording, Sample, closed_loop
+from opsin.bench.messages import Asked
+from opsin.bench.notes import notes
+from opsin.bench.pairing import Turn
 from opsin.bench.payloads import Payload, opener
-from opsin.bench.report import notes, table
-from opsin.bench.run import Result
-from opsin.bench.worker import Job
+from opsin.bench.plan import Plan, Point
+from opsin.bench.report import tables
+from opsin.bench.run import Result, Run
 
 
 def recording(*samples: Sample, seconds: float = 2.0, cpu: float = 0.5) -> Recording:
@@ -28,7 +32,7 @@ def job(**changes: object) -> Job:
         "client": {"target": "x:1"},
         "method": "detect",
         "payload": Payload("raw", size=1000),
-        "options": {},
+        "asked": Asked(),
         "callers": 8,
         "total": 100,
         "duration": None,
@@ -78,18 +82,28 @@ def test_a_duration_counts_from_the_first_call() -> None:
     assert [budget.take() for _ in range(4)] == [0, 1, 2, None]
 
 
-def test_the_widest_table_fits_a_terminal_of_80_characters() -> None:
-    sample = Sample(1.2345, age=0.9, stages=tuple(0.1 for _ in STAGES))
-    figures = figures_of([recording(*[sample] * 50_000, seconds=4.0)], 128)
-    result = Result([figures], Bare("nanodet", (12_345.6, 12_345.6), 1, 4, 1))
+@pytest.mark.parametrize("method", ["stream", "batch"])
+def test_the_widest_table_fits_a_terminal_of_80_characters(method: str) -> None:
+    sample = Sample(1.2345, age=0.9, stages=tuple(0.1 for _ in STAGES), stream=1)
+    recorded = Recording([sample] * 50_000, 4.0, 0.5, streams=int(method == "stream"))
+    point = Point(128, Arrivals("constant", 12_500.0))
+    plan = Plan(
+        {"target": "x:1"}, method, Payload("raw"), Asked(), (point,), duration=4.0, rounds=2, deadline=0.1
+    )
+    figures = figures_of([recorded], 128, offered=12_500.0, deadline=0.1)
+    runs = [Run(Turn(0, number), point, figures, (recorded,)) for number in (0, 1)]
+    result = Result(plan, runs, Bare("nanodet", (12_345.6,) * 3, 1, 4, 1))
     console = Console(width=80, file=io.StringIO(), soft_wrap=True)
-    console.print(table(result))
+    for table in tables(result):
+        console.print(table)
     lines = console.file.getvalue().splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80
-    heads = " ".join(lines[:3])
     assert "…" not in "".join(lines)
-    assert all(title in heads for title in ("callers", "calls/s", "failed", "drops", "p99 ms", "bare"))
+    heads = " ".join(lines)
+    titles = ["calls/s", "inputs"] if method == "batch" else ["streams", "fairness", "dropped", "worst"]
+    assert all(title in heads for title in [*titles, "offered", "time", "failed", "interval", "bare"])
     assert any("1 process of 1 thread at batch 4" in note for note in notes(result))
+    assert any("99" not in note and "50.0%" in note for note in notes(result)), "two rounds say little"
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1), st.floats(0.01, 1.0))

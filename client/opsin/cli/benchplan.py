@@ -1,0 +1,207 @@
+"""From the values of `opsin bench`'s options to a plan. Each refusal says what would be right."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from opsin.bench.arrivals import Arrivals, TraceError, read_trace
+from opsin.bench.bare import BarePlan
+from opsin.bench.messages import Asked
+from opsin.bench.payloads import Payload
+from opsin.bench.plan import Plan, Point
+from opsin.bench.run import pictures
+from opsin.cli.connection import Settings, client_options
+from opsin.cli.inputs import find_pictures
+from opsin.cli.parsing import parse_duration, parse_freshness, parse_size
+
+__all__ = ["Options", "plan_of"]
+
+BARE_SECONDS = 4.0
+"""Of each round of the bare model, when --duration does not say."""
+CALLERS = 8
+TOTAL = 200
+PAIRED_ROUNDS = 6
+"""The fewest rounds whose interval reaches 95 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options as they were typed; what was left out is empty, 0 or None."""
+
+    inputs: list[str]
+    model: str
+    method: str
+    concurrency: str
+    total: int | None
+    duration: str
+    rps: str
+    arrivals: str
+    trace: Path | None
+    deadline: str
+    knee: bool
+    warmup: float
+    batch_size: int
+    freshness: str
+    processes: int
+    connections: int
+    size: str
+    text: bool
+    same: bool
+    allow_cache: bool
+    repeats: int
+    against: str
+    bare_model: str
+    bare_processes: int
+    bare_threads: int
+    bare_batch: int
+    name: str
+
+
+@contextmanager
+def plan_of(options: Options, settings: Settings) -> Iterator[Plan]:
+    """The plan. Made-up pictures last as long as the block. Raises `typer.BadParameter`."""
+    points = _points(options)
+    duration = parse_duration(options.duration) if options.duration else None
+    total = None if duration else options.total or (None if options.trace else TOTAL)
+    client, rival = client_options(settings), _rival(options, settings)
+    asked = Asked(
+        options.model,
+        not options.allow_cache,
+        options.batch_size,
+        parse_freshness(options.freshness),
+    )
+    with _payload(options) as payload:
+        yield Plan(
+            client=client,
+            method=options.method,
+            payload=payload,
+            asked=asked,
+            points=points,
+            total=total,
+            duration=duration,
+            processes=options.processes,
+            connections=options.connections,
+            warmup=options.warmup,
+            rounds=options.repeats or (PAIRED_ROUNDS if rival else 1),
+            deadline=parse_duration(options.deadline) if options.deadline else None,
+            rival=rival,
+            bare=_bare(options, duration),
+            name=options.name,
+        )
+
+
+def _points(options: Options) -> tuple[Point, ...]:
+    streams = options.method == "stream"
+    open_loop = bool(options.rps or options.trace or options.knee)
+    callers: tuple[int | None, ...] = _callers(options.concurrency)
+    if not callers:
+        callers = (CALLERS,) if streams or not open_loop else (None,)
+    arrivals = _arrivals(options)
+    if options.knee:
+        _check_knee(options, len(callers), len(arrivals))
+    if not arrivals:
+        return tuple(Point(number) for number in callers)
+    if len(callers) > 1 and len(arrivals) > 1:
+        raise typer.BadParameter("several numbers either here or with --rps, not with both.", param_hint="-c")
+    return tuple(Point(number, one) for one in arrivals for number in callers)
+
+
+def _check_knee(options: Options, callers: int, rates: int) -> None:
+    for given, name in (
+        (callers > 1, "several -c"),
+        (rates > 1, "several --rps"),
+        (options.trace, "--trace"),
+        (options.against, "--against"),
+        (options.repeats > 1, "--repeats"),
+        (options.total, "-n"),
+    ):
+        if given:
+            raise typer.BadParameter(f"{name} does not go with it.", param_hint="--find-knee")
+
+
+def _arrivals(options: Options) -> list[Arrivals]:
+    rates = _rates(options.rps)
+    if options.trace is None:
+        kind = "constant" if options.arrivals == "constant" else "poisson"
+        return [Arrivals(kind, rate) for rate in rates]  # type: ignore[arg-type]  # mypy widens the two
+    try:
+        times = read_trace(options.trace)
+        return [Arrivals.of_trace(times, rate) for rate in rates] or [Arrivals.of_trace(times)]
+    except TraceError as reason:
+        raise typer.BadParameter(f"{reason}.", param_hint="--trace") from None
+
+
+def _callers(text: str) -> tuple[int, ...]:
+    if not text:
+        return ()
+    numbers = tuple(int(part) for part in text.split(",") if part.strip().isdigit())
+    if len(numbers) != len(text.split(",")) or min(numbers) < 1:
+        raise typer.BadParameter(
+            f"{text!r} is not a number of callers above 0, or several: 1,8,32.", param_hint="-c"
+        )
+    return numbers
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    if not text:
+        return ()
+    try:
+        rates = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        rates = ()
+    if not rates or not all(0 < rate < 1e9 for rate in rates):
+        raise typer.BadParameter(
+            f"{text!r} is not a rate above 0, or several: 50,100,200.", param_hint="--rps"
+        )
+    return rates
+
+
+def _rival(options: Options, settings: Settings) -> dict[str, object] | None:
+    if options.against in ("", "bare"):
+        return None
+    if ":" not in options.against:
+        raise typer.BadParameter(
+            f"{options.against!r} is neither 'bare' nor HOST:PORT.", param_hint="--against"
+        )
+    return {**client_options(settings), "target": options.against}
+
+
+def _bare(options: Options, duration: float | None) -> BarePlan | None:
+    if options.against != "bare":
+        return None
+    return BarePlan(
+        options.bare_model or options.model or "nanodet",
+        options.bare_processes,
+        options.bare_batch,
+        duration or BARE_SECONDS,
+        options.bare_threads,
+    )
+
+
+@contextmanager
+def _payload(options: Options) -> Iterator[Payload]:
+    """What is sent. Made-up pictures last as long as the block."""
+    if options.text and options.method == "stream":
+        raise typer.BadParameter("streams take pictures, not texts.", param_hint="--text")
+    if options.inputs:
+        yield Payload("files", tuple(_files(options.inputs)), same=options.same)
+        return
+    match parse_size(options.size):
+        case (width, height) if not options.text:
+            with pictures(width, height) as paths:
+                yield Payload("files", paths, same=options.same)
+        case int(size_in_bytes):
+            yield Payload("text" if options.text else "raw", size=size_in_bytes, same=options.same)
+        case _:
+            raise typer.BadParameter("texts are measured in bytes, such as --size 1kB.", param_hint="--size")
+
+
+def _files(arguments: list[str]) -> Iterator[str]:
+    for entry in find_pictures(arguments, sys.stdin.buffer):
+        if entry.path is None:
+            raise typer.BadParameter(f"{entry.name}: {entry.problem or 'a bench sends files only'}.")
+        yield str(entry.path)
