@@ -133,6 +133,7 @@ class App:
         self.lifecycle = Lifecycle(
             self.registry,
             self.scheduler,
+            allowed=settings.loading,
             on_gone=self._model_gone,
             patience=settings.drain.grace,
         )

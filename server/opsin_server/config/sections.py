@@ -28,6 +28,7 @@ __all__ = [
     "DetectorSettings",
     "DrainSettings",
     "LimitSettings",
+    "LoadingSettings",
     "LogSettings",
     "MetricsSettings",
     "ModelSettings",
@@ -184,6 +185,23 @@ class DetectorSettings(Section):
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
 
+class LoadingSettings(Section):
+    """What callers may load while the server runs. Models that the settings name are not bound by it."""
+
+    dirs: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folders that sources have to lie in, links followed; hub ids are refused then. In the environment
+    separated as PATH is. Empty, the default: any folder and any hub id. Name one where strangers reach the
+    port."""
+    trust: bool = False
+    """Whether a request may set trust_remote_code and allow_pickle, by which code of a checkpoint runs here.
+    Off, the default; on where only you reach the port."""
+
+    @field_validator("dirs", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+
 class LogSettings(Section):
     """What is logged, and how."""
 
@@ -210,7 +228,7 @@ class ModelSettings(Section):
     """What clients call it."""
     source: str = ""
     """A detector's name, a folder, a file or a hub id. Empty, the default: the detector of the same name."""
-    version: Annotated[int, Field(ge=1)] = 1
+    version: Annotated[int, Field(ge=1, le=2**63 - 1)] = 1
     """Its version. Give the same name several times to run versions side by side."""
     detector: str = ""
     """The detector to run it with. Empty, the default: chosen by the source."""
@@ -252,6 +270,6 @@ class ModelSettings(Section):
 
 def label_fault(label: str) -> str:
     """What is wrong with a label; empty when nothing is."""
-    if re.match(NAME_PATTERN, label) and not label.isdigit():
+    if re.fullmatch(NAME_PATTERN, label) and not label.isdigit():
         return ""
     return f"a label is lower-case letters, digits, dots and dashes, never all digits; not {label[:200]!r}"

@@ -11,6 +11,7 @@ from opsin_server.config.sections import (
     DetectorSettings,
     DrainSettings,
     LimitSettings,
+    LoadingSettings,
     LogSettings,
     MetricsSettings,
     ModelSettings,
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
     streams: StreamSettings = StreamSettings()
     cache: CacheSettings = CacheSettings()
     detectors: DetectorSettings = DetectorSettings()
+    loading: LoadingSettings = LoadingSettings()
     log: LogSettings = LogSettings()
     drain: DrainSettings = DrainSettings()
     model: Annotated[tuple[ModelSettings, ...], NoDecode] = ()

@@ -21,10 +21,11 @@ from pydantic import ValidationError
 
 from opsin_detectors.api import LoadError
 from opsin_server.admission.options import nearest
-from opsin_server.config import ModelSettings
+from opsin_server.config import LoadingSettings, ModelSettings
 from opsin_server.config.sections import label_fault
 from opsin_server.config.spec import model_table
 from opsin_server.errors import Failure, Reason, quote
+from opsin_server.models import permit
 from opsin_server.models.background import in_background
 from opsin_server.models.loaded import LoadedModel
 from opsin_server.models.registry import Registry, Version
@@ -36,7 +37,6 @@ __all__ = ["Followers", "Lifecycle", "LoadAsk", "TrafficAsk"]
 
 log = structlog.get_logger(__name__)
 
-BUILT_IN = "builtin"
 OURS = frozenset({"device", "dtype", "max_batch", "share"})
 """Settings of the server that a load may bring among those of the detector, as `--model` may."""
 LOOK_EVERY = 0.02
@@ -93,6 +93,7 @@ class _Nobody:
 class Lifecycle:
     """Carries out LoadModel, UnloadModel and SetTraffic. On the event loop.
 
+    allowed: what may be loaded on request.
     on_gone: called when a version is gone.
     patience: seconds that the streams of a version may take to leave it.
     """
@@ -102,6 +103,7 @@ class Lifecycle:
         registry: Registry,
         scheduler: Scheduler,
         *,
+        allowed: LoadingSettings | None = None,
         on_gone: Callable[[Version], None] = lambda version: None,
         patience: float = 20.0,
     ) -> None:
@@ -109,8 +111,10 @@ class Lifecycle:
         self._scheduler = scheduler
         self.followers: Followers = _Nobody()
         """Live streams, which are told when what a name or a label leads to may have changed."""
+        self._allowed = allowed or LoadingSettings()
         self._on_gone = on_gone
         self._patience = patience
+        self._proving = 0
         self._loading: dict[Version, asyncio.Task[None]] = {}
         self._draining: dict[Version, asyncio.Task[None]] = {}
 
@@ -119,10 +123,14 @@ class Lifecycle:
     async def load(self, ask: LoadAsk) -> Version:
         """Begin to load a version; with `wait`, see it SERVING.
 
-        Raises Failure: OPTION_INVALID, MODEL_EXISTS, MODEL_LOAD_FAILED, DEVICE_MEMORY.
+        Raises Failure: OPTION_INVALID, MODEL_EXISTS, MODEL_LOAD_FAILED, DEVICE_MEMORY, QUEUE_FULL.
         """
         self._check_new(ask)
         settings = _settings(ask, ask.version or self._next(ask.name))
+        permit.check_settings(ask.settings, self._allowed)
+        permit.check_source(ask.source, ask.detector, self._allowed, self._registry.detectors)
+        permit.check_labels({*self._labels(ask.name), *ask.labels})
+        permit.check_room(len(self._loading) + self._proving, len(list(self._registry)))
         await self._prove(settings)
         self._check_new(ask)  # somebody may have been quicker meanwhile
         if not ask.version:
@@ -133,6 +141,9 @@ class Lifecycle:
             await asyncio.shield(task)  # a caller that leaves does not end it
             if version.failure is not None:
                 raise version.failure
+            if not version.serves:
+                message = f"model {quote(version.key)} was unloaded before it served"
+                raise Failure(Reason.MODEL_LOAD_FAILED, message, metadata={"model": ask.name})
         return version
 
     async def _load(self, version: Version) -> None:
@@ -143,11 +154,14 @@ class Lifecycle:
         self.followers.follow_models()
 
     async def _prove(self, settings: ModelSettings) -> None:
+        self._proving += 1
         try:
             await in_background(self._registry.prove, settings)
         except LoadError as error:
             message = f"model {quote(settings.name)} cannot be loaded: {error}"
             raise Failure(Reason.MODEL_LOAD_FAILED, message, "source", {"model": settings.name}) from error
+        finally:
+            self._proving -= 1
 
     def _check_new(self, ask: LoadAsk) -> None:
         if ask.version in self._numbers(ask.name):
@@ -162,6 +176,9 @@ class Lifecycle:
 
     def _numbers(self, name: str) -> set[int]:
         return {v.number for v in self._registry if v.name == name}
+
+    def _labels(self, name: str) -> set[str]:
+        return {label for v in self._registry if v.name == name for label in v.labels}
 
     def _next(self, name: str) -> int:
         return max(self._numbers(name), default=0) + 1
@@ -237,6 +254,8 @@ class Lifecycle:
             _check_label(label)
             if number:
                 _usable(versions, number, f"labels.{label}")
+        gone = {label for label, number in ask.labels.items() if not number}
+        permit.check_labels({*self._labels(ask.name), *ask.labels} - gone)
         if ask.shadow:
             _usable(versions, ask.shadow, "shadow_version")
         for version in versions if weights else ():
@@ -272,7 +291,7 @@ def _close(loaded: LoadedModel) -> None:
 def _settings(ask: LoadAsk, version: int) -> ModelSettings:
     ours = {key: value for key, value in ask.settings.items() if key in OURS}
     theirs = {key: value for key, value in ask.settings.items() if key not in OURS}
-    table = model_table(ask.name, "" if ask.source == BUILT_IN else ask.source, ours) | {
+    table = model_table(ask.name, "" if ask.source == permit.BUILT_IN else ask.source, ours) | {
         "version": version,
         "detector": ask.detector,
         "labels": tuple(ask.labels),

@@ -10,7 +10,7 @@ event loop's thread. Who gets which share is decided in `traffic.py`, how versio
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -121,6 +121,11 @@ class Registry:
         self._promised: dict[str, int] = {}
         """Bytes that models which are being loaded will take, by key."""
         self._turn = asyncio.Lock()
+
+    @property
+    def detectors(self) -> Collection[str]:
+        """Names of the detectors there are."""
+        return self._found.keys()
 
     # -- finding -----------------------------------------------------------------------------------------
 
