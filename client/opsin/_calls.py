@@ -6,11 +6,12 @@ Both clients carry these out, and neither decides anything more. Nothing here to
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any, Generic, TypeVar
 
 from opsin import _health, _parse, _requests
 from opsin import v1 as pb
-from opsin._errors import Code, MessageTooLarge, OpsinError, ServerFailed
+from opsin._errors import Code, InvalidInput, MessageTooLarge, OpsinError, ServerFailed
 from opsin._inputs import load
 from opsin._models import Health, Model, ServerInfo
 from opsin._options import DetectAsk, EmbedAsk
@@ -146,7 +147,8 @@ def load_model(
     labels: Sequence[str],
     wait: bool,
 ) -> Call[Model]:
-    """Load a version of a model."""
+    """Load a version of a model. Raises InvalidInput for a version that no message has room for."""
+    _check_number("version", version, _MOST_VERSION)
     message = pb.LoadModelRequest(
         name=name,
         source=source,
@@ -163,6 +165,7 @@ def load_model(
 
 def unload_model(name: str, version: int) -> Call[Model]:
     """Take a version of a model away."""
+    _check_number("version", version, _MOST_VERSION)
     request = pb.UnloadModelRequest(name=name, version=version).SerializeToString()
     return Call(f"{_MODELS}UnloadModel", request, _reader(pb.UnloadModelResponse, _one))
 
@@ -170,7 +173,13 @@ def unload_model(name: str, version: int) -> Call[Model]:
 def set_traffic(
     name: str, targets: Mapping[int, int], labels: Mapping[str, int], shadow_version: int
 ) -> Call[list[Model]]:
-    """Say which versions of a model get which calls."""
+    """Say which versions of a model get which calls. Raises InvalidInput for numbers out of range."""
+    for index, (version, weight) in enumerate(targets.items()):
+        _check_number(f"targets[{index}].version", version, _MOST_VERSION)
+        _check_number(f"targets[{index}].weight", weight, _MOST_WEIGHT)
+    for label, version in labels.items():
+        _check_number(f"labels.{label}", version, _MOST_VERSION)
+    _check_number("shadow_version", shadow_version, _MOST_VERSION)
     message = pb.SetTrafficRequest(
         name=name,
         targets=[pb.TrafficTarget(version=version, weight=weight) for version, weight in targets.items()],
@@ -178,6 +187,15 @@ def set_traffic(
         shadow_version=shadow_version,
     )
     return Call(f"{_MODELS}SetTraffic", message.SerializeToString(), _reader(pb.SetTrafficResponse, _all))
+
+
+_MOST_VERSION, _MOST_WEIGHT = 2**64 - 1, 2**31 - 1
+
+
+def _check_number(field: str, value: int, most: int) -> None:
+    """Here, because protobuf's own error names no field."""
+    if not isinstance(value, Integral) or not 0 <= value <= most:
+        raise InvalidInput.at(field, f"{field} is a whole number from 0 to {most}; not {value!r}")
 
 
 def health(service: str) -> Call[Health]:

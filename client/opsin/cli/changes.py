@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from opsin.cli import completion
 from opsin.cli.connection import ClientCommand, connect, settings_of
 from opsin.cli.exits import EPILOG
 from opsin.cli.failures import guarded
@@ -23,7 +24,12 @@ __all__ = ["register"]
 QUICKEST, SLOWEST, GROWTH = 0.2, 2.0, 1.3
 """Seconds between two looks: while something changes, while nothing does, and the step between."""
 
-Name = Annotated[str, typer.Argument(help="The model's name, without a version.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="The model's name, without a version.", show_default=False, autocompletion=completion.names
+    ),
+]
 
 
 def register(group: typer.Typer) -> None:
@@ -47,7 +53,10 @@ def load(  # noqa: PLR0917 (an option each)
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of it, again for each.")
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option("--label", help="A label that shall lead to it, again for each.")
+        list[str] | None,
+        typer.Option(
+            "--label", help="A label that shall lead to it, again for each.", autocompletion=completion.labels
+        ),
     ] = None,
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return while it loads; see `opsin models watch`.")
@@ -77,7 +86,12 @@ def load(  # noqa: PLR0917 (an option each)
 def unload(
     ctx: typer.Context,
     name: Name,
-    version: Annotated[int, typer.Option(help="Its version.", min=0, show_default="the only one")] = 0,
+    version: Annotated[
+        int,
+        typer.Option(
+            help="Its version.", min=0, show_default="the only one", autocompletion=completion.versions
+        ),
+    ] = 0,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return while it drains.")] = False,
 ) -> None:
     """Take a version of a model away, once it has answered what it accepted.
@@ -100,15 +114,29 @@ def traffic(
     weights: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[VERSION=WEIGHT]...", help="Shares; versions left out get none.", show_default=False
+            metavar="[VERSION=WEIGHT]...",
+            help="Shares; versions left out get none.",
+            show_default=False,
+            autocompletion=completion.shares,
         ),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", metavar="LABEL=VERSION", help="Where a label leads; 0 takes it away."),
+        typer.Option(
+            "--label",
+            metavar="LABEL=VERSION",
+            help="Where a label leads; 0 takes it away.",
+            autocompletion=completion.label_moves,
+        ),
     ] = None,
     shadow: Annotated[
-        int, typer.Option(help="The version that gets copies of all calls.", min=0, show_default="none")
+        int,
+        typer.Option(
+            help="The version that gets copies of all calls.",
+            min=0,
+            show_default="none",
+            autocompletion=completion.versions,
+        ),
     ] = 0,
 ) -> None:
     """Say which versions of a model get which calls. Without weights they stay as they are.
@@ -134,7 +162,9 @@ def traffic(
 
 def watch(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="Only this model.", show_default="all")] = "",
+    name: Annotated[
+        str, typer.Argument(help="Only this model.", show_default="all", autocompletion=completion.names)
+    ] = "",
 ) -> None:
     """Print every change of a model's state, labels or traffic as it comes, until Ctrl-C."""
     settings = settings_of(ctx)
@@ -148,7 +178,9 @@ def watch(
             for model in changed:
                 screen.result(model.to_dict(), partial(_told, model))
             for key in known.keys() - now.keys():
-                screen.result({"model": key, "state": "gone"}, partial("{} gone".format, key))
+                gone, _, version = key.rpartition("@")
+                told = {"name": gone, "version": int(version), "state": "gone"}
+                screen.result(told, partial("{} gone".format, key))
             pause = QUICKEST if changed or known.keys() - now.keys() else min(SLOWEST, pause * GROWTH)
             known = {key: _told(model) for key, model in now.items()}
             time.sleep(pause)

@@ -15,7 +15,15 @@ from typer.core import TyperCommand, TyperGroup
 if TYPE_CHECKING:
     from opsin import Client
 
-__all__ = ["ClientCommand", "ClientGroup", "Settings", "client_options", "connect", "settings_of"]
+__all__ = [
+    "ClientCommand",
+    "ClientGroup",
+    "Settings",
+    "client_options",
+    "connect",
+    "settings_of",
+    "written",
+]
 
 _PANEL = "Connection"
 _OUTPUT = "Output"
@@ -138,6 +146,26 @@ def settings_of(ctx: typer.Context) -> Settings:
     """The settings of a running command that was added with `cls=ClientCommand`."""
     assert isinstance(ctx.obj, Settings)
     return ctx.obj
+
+
+def written(ctx: typer.Context) -> Settings:
+    """The settings that a command line comes to which is not finished yet, for completing it.
+
+    Raises whatever a line gives cause for.
+    """
+    values: dict[str, Any] = {}
+    for context in _with_parents(ctx):
+        for name in _NAMES:
+            if name in context.params and (
+                name not in values or context.get_parameter_source(name).name == "COMMANDLINE"
+            ):
+                values[name] = context.params[name]
+    return settings_from(values)
+
+
+def _with_parents(ctx: Any) -> list[Any]:
+    """A context and those it lies in, the outermost first."""
+    return [*(_with_parents(ctx.parent) if ctx.parent is not None else ()), ctx]
 
 
 def _common_options() -> list[Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from opsin.cli import completion
 from opsin.cli import inputs as find
 from opsin.cli.connection import ClientCommand, connect, settings_of
 from opsin.cli.each import Tally, for_each
@@ -49,7 +50,12 @@ def detect(
     ],
     model: Annotated[
         str,
-        typer.Option(help="NAME, NAME@VERSION or NAME@LABEL.", metavar="NAME", show_default="the server's"),
+        typer.Option(
+            help="NAME, NAME@VERSION or NAME@LABEL.",
+            metavar="NAME",
+            show_default="the server's",
+            autocompletion=completion.references,
+        ),
     ] = "",
     min_score: Annotated[
         float | None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from opsin.cli import completion
 from opsin.cli.connection import ClientCommand, connect, settings_of
 from opsin.cli.detect import TextFlag, TruncateFlag, as_client_input, find_inputs
 from opsin.cli.each import for_each
@@ -42,7 +43,12 @@ def embed(
     ],
     model: Annotated[
         str,
-        typer.Option(help="NAME, NAME@VERSION or NAME@LABEL.", metavar="NAME", show_default="the server's"),
+        typer.Option(
+            help="NAME, NAME@VERSION or NAME@LABEL.",
+            metavar="NAME",
+            show_default="the server's",
+            autocompletion=completion.references,
+        ),
     ] = "",
     text: TextFlag = False,
     truncate: TruncateFlag = False,

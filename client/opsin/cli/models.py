@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opsin.cli import changes
+from opsin.cli import changes, completion
 from opsin.cli.connection import ClientCommand, ClientGroup, Settings, connect, settings_of
 from opsin.cli.exits import EPILOG
 from opsin.cli.failures import guarded
@@ -53,7 +53,9 @@ def show_model(
     name: Annotated[
         str,
         typer.Argument(
-            help="NAME, NAME@VERSION or NAME@LABEL; the default model without.", show_default=False
+            help="NAME, NAME@VERSION or NAME@LABEL; the default model without.",
+            show_default=False,
+            autocompletion=completion.references,
         ),
     ] = "",
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
+from opsin.cli import completion
 from opsin.cli.connection import ClientCommand, connect, settings_of
 from opsin.cli.exits import EPILOG, ExitCode
 from opsin.cli.failures import describe, error_to_dict, guarded, warn
@@ -44,7 +45,12 @@ def stream(
     ],
     model: Annotated[
         str,
-        typer.Option(help="NAME, NAME@VERSION or NAME@LABEL.", metavar="NAME", show_default="the server's"),
+        typer.Option(
+            help="NAME, NAME@VERSION or NAME@LABEL.",
+            metavar="NAME",
+            show_default="the server's",
+            autocompletion=completion.references,
+        ),
     ] = "",
     freshness: Annotated[
         str,
