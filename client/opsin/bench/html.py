@@ -113,7 +113,7 @@ def _tile(value: str, label: str) -> str:
     return f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
 
 
-_HEAD = ("load", "answers/s", "in time", "p50 ms", "p90 ms", "p99 ms", "max ms", "batch", "failed", "dropped")
+_HEAD = ("load", "answers/s", "good", "p50 ms", "p90 ms", "p99 ms", "max ms", "batch", "failed", "dropped")
 
 
 def _table(result: Result) -> Iterator[str]:

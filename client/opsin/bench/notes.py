@@ -1,23 +1,21 @@
 """What a reader of the tables has to know besides: failures, the server's stages, limits, noise."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from opsin.bench.intervals import Interval
 from opsin.bench.load import INTERRUPTED
 from opsin.bench.report import load_of
 from opsin.bench.run import Result, Run
-from opsin.bench.summary import summaries
+from opsin.bench.summary import runs_of, summaries
 
 __all__ = ["notes"]
 
 
 def notes(result: Result) -> Iterator[str]:
     """Sentences, for people and for logs."""
-    several = result.plan.rounds > 1
     for run in result.runs:
-        for note in _of_run(run):
-            yield f"round {run.turn.round + 1}, {note}" if several else note
-    if several:
+        yield from _of_run(run, _place(result, run))
+    if result.knee is None:
+        yield from _of_loads(result)
         yield from _of_rounds(result)
     yield from _of_knee(result)
     yield from _of_bare(result)
@@ -25,8 +23,15 @@ def notes(result: Result) -> Iterator[str]:
         yield "interrupted: what was measured until then is shown"
 
 
-def _of_run(run: Run) -> Iterator[str]:
-    figures, load = run.figures, load_of(run)
+def _place(result: Result, run: Run) -> str:
+    """Which of the runs, as shortly as can be."""
+    server = f"{result.plan.client_of(run.turn.side)['target']}, " if result.plan.rival else ""
+    number = f"round {run.turn.round + 1}, " if result.plan.rounds > 1 else ""
+    return f"{number}{server}{load_of(run)}"
+
+
+def _of_run(run: Run, load: str) -> Iterator[str]:
+    figures = run.figures
     told: Mapping[str, dict[str, int] | None] = {
         "failed": figures.errors,
         "dropped": figures.dropped,
@@ -37,25 +42,35 @@ def _of_run(run: Run) -> Iterator[str]:
             yield f"{load}: {what}: " + ", ".join(f"{count} {reason}" for reason, count in counts.items())
     if figures.unfinished:
         yield f"{load}: {figures.unfinished} were cut off unanswered at the end"
-    if figures.stages:
-        yield f"{load}: on the server, ms: {_stages(figures.stages)}"
-    if figures.limits.lag_p99 is not None:
-        limits = figures.limits
-        yield f"{load}: sent late by p50 {limits.lag_p50:.2f} ms, p99 {limits.lag_p99:.2f} ms"
     for reason in figures.limits.reasons:
         yield f"{load}: the tool may have been the limit: {reason}."
 
 
+def _of_loads(result: Result) -> Iterator[str]:
+    """The server's stages and the tool's lateness, over all rounds of a load."""
+    for one in summaries(result):
+        runs = runs_of(result, one.point, one.side)
+        load = _place(result, runs[0]).partition("round 1, ")[2] or _place(result, runs[0])
+        if stages := _mean_stages(runs):
+            yield f"{load}: on the server, ms: {_stages(stages)}"
+        lags = [run.figures.limits.lag_p99 for run in runs]
+        if (worst := max((lag for lag in lags if lag is not None), default=None)) is not None:
+            yield f"{load}: sent at most {worst:.2f} ms late in 99 of 100 cases"
+
+
+def _mean_stages(runs: Sequence[Run]) -> dict[str, float]:
+    known = [run.figures.stages for run in runs if run.figures.stages]
+    return {stage: sum(one[stage] for one in known) / len(known) for stage in known[0]} if known else {}
+
+
 def _of_rounds(result: Result) -> Iterator[str]:
     for summary in summaries(result):
-        confidence = _confidence(summary.rate)
-        if confidence:
-            yield f"medians of {summary.rate.rounds} rounds; intervals of the median {confidence} (sign test)"
+        if confidence := summary.rate.confidence:
+            yield (
+                f"medians of {summary.rate.rounds} rounds; their intervals hold the true median with "
+                f"{confidence:.1%} confidence (sign test)"
+            )
             return
-
-
-def _confidence(interval: Interval) -> str:
-    return f"at {interval.confidence:.1%} confidence" if interval.confidence else ""
 
 
 def _of_knee(result: Result) -> Iterator[str]:

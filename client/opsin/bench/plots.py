@@ -13,12 +13,14 @@ from opsin.bench.summary import runs_of
 
 __all__ = ["PlotsMissingError", "Series", "check_plots", "plots", "series_of"]
 
-COLOURS = ("#0b6e99", "#d9730d", "#6b8e23", "#8e4585", "#b03a2e", "#777777", "#c9a227", "#2f4b7c")
+COLOURS = ("#0b6e99", "#d9730d", "#6b8e23", "#8e4585", "#3b8f7e", "#777777", "#c9a227", "#2f4b7c")
 FAILED = "#c0392b"
 DROPPED = "#d9a441"
 MOST_SERIES = len(COLOURS)
 MOST_DOTS = 4000
 BINS = 60
+ENOUGH = 25
+"""Answers in a bin of time, so that a line shows the server and not chance."""
 _STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -171,10 +173,11 @@ def _throughput(ax: Any, series: Sequence[Series]) -> None:
     """Answers by the moment they came, in each round's own time, all rounds of a load averaged."""
     for one in series:
         span = max(run.figures.seconds for run in one.runs)
-        width = max(span / BINS, 1e-9)
-        xs = [width * (at + 0.5) for at in range(BINS)]
-        answered = _binned(one.samples, width, lambda sample: sample.answered)
-        failed = _binned(one.samples, width, lambda sample: bool(sample.error))
+        bins = max(4, min(BINS, len(one.samples) // (ENOUGH * len(one.runs))))
+        width = max(span / bins, 1e-9)
+        xs = [width * (at + 0.5) for at in range(bins)]
+        answered = _binned(one.samples, width, bins, lambda sample: sample.answered)
+        failed = _binned(one.samples, width, bins, lambda sample: bool(sample.error))
         scale = 1 / (width * len(one.runs))
         ax.plot(xs, [count * scale for count in answered], color=one.colour, label=one.name)
         if any(failed):
@@ -187,11 +190,11 @@ def _throughput(ax: Any, series: Sequence[Series]) -> None:
     ax.legend(fontsize=9)
 
 
-def _binned(samples: Sequence[Sample], width: float, wanted: Any) -> list[int]:
-    counts = [0] * BINS
+def _binned(samples: Sequence[Sample], width: float, bins: int, wanted: Any) -> list[int]:
+    counts = [0] * bins
     for sample in samples:
         if wanted(sample):
-            counts[min(BINS - 1, int((sample.at + sample.seconds) / width))] += 1
+            counts[min(bins - 1, int((sample.at + sample.seconds) / width))] += 1
     return counts
 
 
@@ -200,7 +203,7 @@ def _dots(ax: Any, series: Sequence[Series], result: Result) -> None:
         step = max(1, len(one.samples) * len(series) // MOST_DOTS)
         good = [sample for sample in one.samples if sample.answered][::step]
         xs, ys = [sample.at for sample in good], [sample.seconds * 1000 for sample in good]
-        ax.plot(xs, ys, ".", ms=3, alpha=0.6, color=one.colour, label=one.name, mec="none")
+        ax.plot(xs, ys, "o", ms=2.6, alpha=0.55, color=one.colour, label=one.name, mew=0)
     deadline = result.knee.deadline if result.knee else result.plan.deadline
     if deadline:
         ax.axhline(deadline * 1000, color=FAILED, lw=1, ls="--", label="deadline")
@@ -257,9 +260,9 @@ def _stages(ax: Any, series: Sequence[Series]) -> None:
             ax.barh(ys, widths, left=left, color=colour, label=stage, height=0.6)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     ax.set_yticks(ys, [one.name for one in shown])
-    ax.invert_yaxis()
     ax.set_xlabel("mean ms")
-    ax.legend(fontsize=9, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    ax.set_ylim(max(len(shown), 3) - 0.5, -0.5)
+    _legend_above(ax)
 
 
 def _streams(ax: Any, run: Run) -> None:
@@ -275,7 +278,7 @@ def _streams(ax: Any, run: Run) -> None:
     ax.set_xlabel("stream")
     ax.set_ylabel("frames")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(fontsize=9)
+    _legend_above(ax)
 
 
 def _rounds(ax: Any, series: Sequence[Series]) -> None:
@@ -287,6 +290,10 @@ def _rounds(ax: Any, series: Sequence[Series]) -> None:
     ax.set_ylabel("answers a second")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(fontsize=9)
+
+
+def _legend_above(ax: Any) -> None:
+    ax.legend(fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
 
 
 def _percentile(one: Series, share: float) -> float:
@@ -305,7 +312,8 @@ def _log_if_wide(ax: Any, values: Sequence[float]) -> None:
 
 def _plain_ticks(axis: Any) -> None:
     """10 and 100 instead of powers."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -75,7 +75,7 @@ def load_of(run: Run) -> str:
     callers = f"{run.figures.callers} {what}{'s' if run.figures.callers != 1 else ''}"
     if run.figures.offered is None:
         return callers
-    rate = f"{run.figures.offered:.6g} a second"
+    rate = f"{run.figures.offered:.4g} a second"
     return f"{callers}, {rate}" if run.figures.callers else rate
 
 
