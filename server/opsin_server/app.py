@@ -34,6 +34,7 @@ from opsin_server.media.decode import configure_pillow
 from opsin_server.media.header import MediaLimits
 from opsin_server.media.pool import CpuPool, usable_cores
 from opsin_server.models import background
+from opsin_server.models.following import with_followers
 from opsin_server.models.lifecycle import Lifecycle
 from opsin_server.models.operator import Operator
 from opsin_server.models.registry import Registry, Version
@@ -376,7 +377,7 @@ def _version() -> str:
 
 
 def _models(settings: Settings) -> tuple[ModelSettings, ...]:
-    return settings.model or tuple(ModelSettings(name=name) for name in BUILT_IN_MODELS)
+    return with_followers(settings.model or [ModelSettings(name=name) for name in BUILT_IN_MODELS])
 
 
 def _found(settings: Settings, models: tuple[ModelSettings, ...]) -> Mapping[str, Found]:

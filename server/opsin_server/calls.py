@@ -130,12 +130,17 @@ class DetectOptions:
 
 @dataclass(frozen=True, slots=True)
 class DetectCall:
-    """One Detect request, one item of a BatchDetect, or one frame of a stream."""
+    """One Detect request, one item of a BatchDetect, or one frame of a stream.
+
+    then: the versions, by `name@number`, that look at what is found because the model's settings name them;
+        empty: not chosen yet.
+    """
 
     model: str
     source: Source
     options: DetectOptions = field(default_factory=DetectOptions)
     caller: Caller = field(default_factory=Caller)
+    then: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

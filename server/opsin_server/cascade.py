@@ -19,18 +19,20 @@ from dataclasses import dataclass, replace
 from opsin_detectors.api import Attribute, Box, Detection, ImageInput, Options, Output, Prepared, Task, Vector
 from opsin_server import answers
 from opsin_server.admission.gate import Gate, Place
-from opsin_server.calls import Caller, EmbeddedDetection, Timings
-from opsin_server.errors import Failure
+from opsin_server.calls import Caller, DetectCall, EmbeddedDetection, Timings
+from opsin_server.errors import Failure, Reason, quote
 from opsin_server.looking import all_done, pairs, prepare, submit, vector_of
 from opsin_server.media.budget import PixelBudget
 from opsin_server.media.crop import crop
 from opsin_server.media.pool import CpuPool
+from opsin_server.models.following import second_task
 from opsin_server.models.loaded import LoadedModel
+from opsin_server.models.registry import Registry
 from opsin_server.scheduling.batch import Done
 from opsin_server.scheduling.scheduler import Scheduler
 from opsin_server.stopwatch import Stopwatch
 
-__all__ = ["Cascade", "Second", "grown", "merged", "own_stages"]
+__all__ = ["Cascade", "Second", "grown", "merged", "own_stages", "told_stages"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,36 @@ def own_stages(model: LoadedModel) -> list[Second]:
     return [
         Second(loaded, stage.task, stage.name, stage.margin, stage.classes) for stage, loaded in model.stages
     ]
+
+
+def told_stages(model: LoadedModel, call: DetectCall, registry: Registry) -> list[Second]:
+    """The second stage that the settings name: ordinary models, with batches and callers of their own.
+
+    Raises Failure when one of them cannot be asked.
+    """
+    told = model.following
+    if told is None:
+        return []
+    seconds = []
+    for name in call.then or told.names:
+        follower = registry.route(name, "detect", call.caller.routing_key)
+        task = second_task(follower.info)
+        if task is None:  # it was when the first model came up, and was loaded anew since
+            raise _says_nothing(follower)
+        if task is Task.EMBED_IMAGE and call.options.embed_detections:
+            continue  # the caller chose whose vectors it wants
+        seconds.append(Second(follower, task, follower.name, told.margin, told.classes))
+    return seconds
+
+
+def _says_nothing(model: LoadedModel) -> Failure:
+    can = ", ".join(sorted(task.name for task in model.info.tasks))
+    return Failure(
+        Reason.TASK_UNSUPPORTED,
+        f"model {quote(model.name)} has nothing to say about a box; it can: {can}",
+        field="model",
+        metadata={"model": model.name, "tasks": can},
+    )
 
 
 def grown(box: Box, margin: float) -> Box:

@@ -42,7 +42,7 @@ from opsin_server.calls import (
     Text,
     Watcher,
 )
-from opsin_server.cascade import Cascade, Second, own_stages
+from opsin_server.cascade import Cascade, Second, own_stages, told_stages
 from opsin_server.errors import Failure, Reason
 from opsin_server.looking import all_done, pairs, prepare, submit, vector_of
 from opsin_server.media.budget import PixelBudget
@@ -149,7 +149,7 @@ class Pipeline:
         model = self._registry.route(call.model, "detect", call.caller.routing_key)
         task = detect_task(model.name, model.info, call.source)
         options = resolve(call.options, model.info, task)
-        seconds = self._seconds(model, call.options, call.caller.routing_key)
+        seconds = self._seconds(model, call)
         looks = _Looks(
             model,
             call.source,
@@ -223,11 +223,12 @@ class Pipeline:
             return await self._pool.run(_assemble, done, regions, model, options, urgent=True)
         return _assemble(done, regions, model, options)
 
-    def _seconds(self, model: LoadedModel, options: DetectOptions, routing_key: str) -> list[Second]:
-        """The models that look at what `model` finds: its own stages, and the one of `embed_detections`."""
-        seconds = own_stages(model)
-        if options.embed_detections:
-            seconds.append(Second(self._embedder(options, routing_key), Task.EMBED_IMAGE))
+    def _seconds(self, model: LoadedModel, call: DetectCall) -> list[Second]:
+        """Who looks at what `model` finds: its own stages, what the settings and `embed_detections` name."""
+        seconds = [*own_stages(model), *told_stages(model, call, self._registry)]
+        if call.options.embed_detections:
+            embedder = self._embedder(call.options, call.caller.routing_key)
+            seconds.append(Second(embedder, Task.EMBED_IMAGE))
         return seconds
 
     def _embedder(self, options: DetectOptions, routing_key: str) -> LoadedModel:

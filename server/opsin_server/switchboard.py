@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from opsin_server.calls import Answer, DetectAnswer, DetectCall, EmbedAnswer, EmbedCall, Watcher
-from opsin_server.errors import Failure
+from opsin_server.errors import Failure, quote
 from opsin_server.models.registry import Kind, Registry, Version
 from opsin_server.models.status import ModelState
 from opsin_server.rpc.seam import Pipeline
@@ -36,8 +36,8 @@ class Switchboard:
         if call.model != version.key:
             call = replace(call, model=version.key)
         with _Use(version, self._metrics):
-            if call.options.embed_detections:
-                answer = await self._with_embedder(call, watcher)
+            if call.options.embed_detections or version.settings.then:
+                answer = await self._with_seconds(version, call, watcher)
             else:
                 answer = await self._pipeline.detect(call, watcher)
         self._mirror(version, call, answer)
@@ -53,19 +53,39 @@ class Switchboard:
         self._mirror(version, call, answer)
         return answer
 
-    async def _with_embedder(self, call: DetectCall, watcher: Watcher | None) -> DetectAnswer:
-        """The model that embeds what is found is held too."""
-        try:
-            embedder = self._registry.pick(call.options.embed_model, "embed", call.caller.routing_key)
-        except Failure as failure:
-            failure.field = "options.embed_model"
-            raise
-        call = replace(call, options=replace(call.options, embed_model=embedder.key))
-        embedder.users += 1
+    async def _with_seconds(
+        self, version: Version, call: DetectCall, watcher: Watcher | None
+    ) -> DetectAnswer:
+        """The models that look at what is found are chosen now, and held too."""
+        held = [self._follower(version, name, call.caller.routing_key) for name in version.settings.then]
+        call = replace(call, then=tuple(one.key for one in held))
+        if call.options.embed_detections:
+            embedder = self._embedder(call)
+            call = replace(call, options=replace(call.options, embed_model=embedder.key))
+            held.append(embedder)
+        for one in held:
+            one.users += 1
         try:
             return await self._pipeline.detect(call, watcher)
         finally:
-            embedder.users -= 1
+            for one in held:
+                one.users -= 1
+
+    def _follower(self, version: Version, name: str, routing_key: str) -> Version:
+        try:
+            return self._registry.pick(name, "detect", routing_key)
+        except Failure as failure:
+            failure.message = (
+                f"what model {quote(version.name)} finds goes on to {quote(name)}: {failure.message}"
+            )
+            raise
+
+    def _embedder(self, call: DetectCall) -> Version:
+        try:
+            return self._registry.pick(call.options.embed_model, "embed", call.caller.routing_key)
+        except Failure as failure:
+            failure.field = "options.embed_model"
+            raise
 
     def _pick(self, call: DetectCall | EmbedCall, kind: Kind) -> Version:
         if call.caller.priority is Priority.STREAM:

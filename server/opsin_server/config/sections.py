@@ -248,6 +248,14 @@ class ModelSettings(Section):
     shadow: bool = False
     """Whether it gets a copy of every call for its name, with the answers thrown away: to try a new version
     on real traffic. One for each name at most."""
+    then: tuple[str, ...] = ()
+    """Models that look at each box it finds: what they read, their labels or their vector is told with the
+    box. Names of models here, or of detectors, which are then served under that name too. Several joined by
+    “+”. Empty, the default: none."""
+    then_margin: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """What those see around the box on each side, as a share of its sides: 0.1 where the edges matter."""
+    then_classes: tuple[str, ...] = ()
+    """Only boxes of these classes are looked at again, joined by “+”. Empty, the default: all."""
     settings: dict[str, str] = Field(default_factory=dict)
     """The detector's own settings; `--model` puts every key here that is not one of the above."""
 
@@ -258,6 +266,24 @@ class ModelSettings(Section):
         if not isinstance(value, Mapping):
             return value
         return {key: str(v).lower() if isinstance(v, bool) else str(v) for key, v in value.items()}
+
+    @field_validator("then", "then_classes", mode="before")
+    @classmethod
+    def _joined(cls, value: object) -> object:
+        return value.split("+") if isinstance(value, str) else value
+
+    @field_validator("then")
+    @classmethod
+    def _named(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        for name in value:
+            base, _, tag = name.partition("@")
+            if not re.fullmatch(NAME_PATTERN, base) or ("@" in name and not re.fullmatch(NAME_PATTERN, tag)):
+                msg = f"it names models as calls do, NAME, NAME@VERSION or NAME@LABEL; not {name[:200]!r}"
+                raise ValueError(msg)
+            if base == info.data.get("name"):
+                msg = f"model {base} cannot look at what it finds itself; name another one"
+                raise ValueError(msg)
+        return value
 
     @field_validator("labels")
     @classmethod

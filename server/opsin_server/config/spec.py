@@ -31,7 +31,7 @@ def model_table(name: str, source: str, pairs: Mapping[str, str]) -> dict[str, A
     ours: dict[str, Any] = {}
     theirs: dict[str, str] = {}
     for key, value in pairs.items():
-        if key == "labels":
+        if key in ("labels", "then", "then_classes"):
             ours[key] = value.split("+")
         elif key in ModelSettings.model_fields and key not in _NO_KEYS:
             ours[key] = value

@@ -12,6 +12,7 @@ import numpy as np
 
 from opsin_detectors.api import Detector, Item, Output, Prepared, Stage
 from opsin_server.errors import Failure, Reason
+from opsin_server.models.following import Following
 from opsin_server.models.staging import Launched, Stager, api_for
 from opsin_server.scheduling.batch import WrongLengthError
 
@@ -21,7 +22,9 @@ __all__ = ["LoadedModel"]
 class LoadedModel:
     """A detector with weights, under a name and a version."""
 
-    def __init__(self, name: str, version: int, detector: Detector) -> None:
+    def __init__(
+        self, name: str, version: int, detector: Detector, following: Following | None = None
+    ) -> None:
         self.name = name
         self.version = version
         self.detector = detector
@@ -36,6 +39,8 @@ class LoadedModel:
             for stage in detector.info.stages
         )
         """The second stage of a cascade: models of their own, which live and end with this one."""
+        self.following = following
+        """Models of the server that look at what this one finds, too."""
 
     @property
     def whole(self) -> "tuple[LoadedModel, ...]":

@@ -16,7 +16,7 @@ from typing import Literal
 
 import structlog
 
-from opsin_detectors.api import Item, LoadContext, LoadError, Prepared, Task
+from opsin_detectors.api import Item, LoadContext, LoadError, ModelInfo, Prepared, Task
 from opsin_detectors.finder import Found
 from opsin_detectors.finder import load as load_detector
 from opsin_detectors.settings import SettingError
@@ -27,6 +27,8 @@ from opsin_server.config import ModelSettings
 from opsin_server.errors import Failure, Reason, quote
 from opsin_server.models import memory, traffic
 from opsin_server.models.background import in_background
+from opsin_server.models.following import check as check_followers
+from opsin_server.models.following import following
 from opsin_server.models.loaded import LoadedModel
 from opsin_server.models.status import ModelState
 from opsin_server.models.warmup import examples, touch, warm_up
@@ -179,6 +181,10 @@ class Registry:
             raise self._not_ready(version)
         return version.loaded
 
+    def info_of(self, name: str) -> ModelInfo:
+        """What the version that a call for `name` would get can do. Raises Failure as `route` does."""
+        return self.route(name, "detect").info
+
     def shadow(self, name: str) -> Version | None:
         """The version that gets a copy of every call for a name, if there is one and it serves."""
         for version in self._names.get(name, {}).values():
@@ -297,6 +303,7 @@ class Registry:
         self._enter(version, ModelState.LOADING)
         version.loaded = await in_background(self._load, version)
         self._check_wanted(version)
+        check_followers(version.settings, version.loaded.info, self)
         self._enter(version, ModelState.WARMING)
         for one in reversed(version.loaded.whole):
             await self._warm(version, one)
@@ -374,7 +381,8 @@ class Registry:
             device=device,
             dtype=dtype,
         )
-        return LoadedModel(settings.name, settings.version, load_detector(resolved.found, context))
+        detector = load_detector(resolved.found, context)
+        return LoadedModel(settings.name, settings.version, detector, following(settings))
 
     async def _warm(self, version: Version, model: LoadedModel) -> None:
         """Warm up a version's model, or one of its second stage, and take it into the scheduler."""

@@ -1,0 +1,92 @@
+"""Models that look at what another one finds because the settings say so: `--model plates=nanodet,then=ocr`.
+
+Those named in `then` are ordinary models of the server, which serve callers of their own as well. Owns what
+they can say about a box and what must hold before such a model serves; running them is `cascade.py`'s.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from opsin_detectors.api import LoadError, ModelInfo, Task
+from opsin_server.admission.options import nearest
+from opsin_server.config import ModelSettings
+from opsin_server.errors import Failure, quote
+
+__all__ = ["Finder", "Following", "check", "following", "second_task", "with_followers"]
+
+_SAYS = (Task.READ_TEXT, Task.CLASSIFY_IMAGE, Task.EMBED_IMAGE)
+"""What can be said about a box, the first that a model can do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """names: of the models, as calls name them. margin, classes: as in `opsin_detectors.api.Stage`."""
+
+    names: tuple[str, ...]
+    margin: float
+    classes: frozenset[str]
+
+
+class Finder(Protocol):
+    """Who knows the models."""
+
+    def info_of(self, name: str) -> ModelInfo:
+        """Of the version that a call for this name would get. Raises Failure when none serves."""
+        ...
+
+
+def following(settings: ModelSettings) -> Following | None:
+    """What the settings say; None where nothing follows."""
+    if not settings.then:
+        return None
+    return Following(settings.then, settings.then_margin, frozenset(settings.then_classes))
+
+
+def with_followers(models: Sequence[ModelSettings]) -> tuple[ModelSettings, ...]:
+    """All models, those that follow others first, because they have to serve before the others do.
+
+    One that is named in a `then` and nowhere else is served under that name as if it had been asked for.
+    """
+    wanted = dict.fromkeys(_base(name) for model in models for name in model.then)
+    there = {model.name for model in models}
+    implied = [ModelSettings(name=name) for name in wanted if name not in there]
+    return (*implied, *sorted(models, key=lambda model: model.name not in wanted))
+
+
+def second_task(info: ModelInfo) -> Task | None:
+    """What such a model says about a box; None when it can say nothing."""
+    return next((task for task in _SAYS if task in info.tasks), None)
+
+
+def check(settings: ModelSettings, info: ModelInfo, finder: Finder) -> None:
+    """Raise LoadError unless the model finds boxes, and the models that follow it can be asked about them."""
+    if not settings.then:
+        return
+    if Task.DETECT not in info.tasks:
+        raise LoadError(
+            f"then={'+'.join(settings.then)} needs a model that finds boxes, and this one does not"
+        )
+    for name in settings.then:
+        try:
+            said = finder.info_of(name)
+        except Failure as failure:
+            raise LoadError(f"then={name}: {failure.message}; it has to serve first") from failure
+        if second_task(said) is None:
+            can = ", ".join(sorted(task.name for task in said.tasks))
+            needed = ", ".join(task.name for task in _SAYS)
+            raise LoadError(f"then={name}: {quote(name)} can only {can}; about a box is said {needed}")
+    _check_classes(settings.then_classes, info.classes)
+
+
+def _check_classes(wanted: Iterable[str], known: Sequence[str]) -> None:
+    for name in wanted:
+        if known and name not in known:
+            near = nearest(name, known)
+            hint = f"; the nearest is {quote(near)}" if near else ""
+            raise LoadError(f"then_classes: the model has no class {quote(name)}{hint}")
+
+
+def _base(name: str) -> str:
+    """The name without a version or a label."""
+    return name.partition("@")[0]
