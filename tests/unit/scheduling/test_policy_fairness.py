@@ -1,5 +1,6 @@
 """Fairness, order and monotony of the policy, on random queues."""
 
+import random
 from itertools import pairwise
 
 from hypothesis import HealthCheck, assume, given, settings
@@ -145,3 +146,27 @@ def test_an_interactive_ticket_is_in_the_very_next_batch_whatever_waits_below_it
         made.add(flow=f"low-{number % 5}", priority=priority)
     urgent = made.add(flow="caller")
     assert urgent in ran(made)
+
+
+@settings(SETTINGS, max_examples=15)
+@given(st.integers(0, 2**32), st.floats(0.0, 0.5))
+def test_flows_whose_waiting_ticket_is_superseded_by_a_newer_one_lose_nothing(
+    seed: int, noise: float
+) -> None:
+    """As 32 cameras with LATEST do, at rates of their own, on a device that is not quite steady."""
+    made, dice = one_model((0.01, 0.005)), random.Random(seed)
+    made.queues.terms["m"] = ModelTerms((1, 2, 4), max_hold=0.0)
+    waiting = {flow: made.add(flow=str(flow), priority=Priority.STREAM) for flow in range(32)}
+    served = [0] * 32
+    for _ in range(160):
+        for flow in [f for f in waiting if dice.random() < (0.1, 0.5, 0.9)[f % 3]]:
+            older, waiting[flow] = waiting[flow], made.add(flow=str(flow), priority=Priority.STREAM)
+            made.queues.remove(older)
+        plan = made.plan()
+        assert isinstance(plan.action, Run)
+        ran_now = [int(ticket.flow) for ticket in plan.action.tickets]
+        made.carry_out(plan, seconds=0.03 * (1 + noise * dice.random()))
+        for flow in ran_now:
+            served[flow] += 1
+            waiting[flow] = made.add(flow=str(flow), priority=Priority.STREAM)
+    assert max(abs(one - 20) for one in served) <= 2, served
