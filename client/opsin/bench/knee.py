@@ -48,7 +48,7 @@ class KneeSearch:
     @property
     def limited(self) -> bool:
         """Whether the tool gave out before the server: the knee is at least what was found."""
-        return any(step.limited and not step.held for step in self.steps)
+        return self._done
 
     def next(self) -> float | None:
         """The rate to try; None when the knee is found, or cannot be."""
@@ -67,10 +67,9 @@ class KneeSearch:
 
     def take(self, step: Step) -> None:
         """How the step that `next` asked for went."""
-        first_failure = not step.held and not self._again
         self.steps.append(step)
-        self._done = step.limited and not step.held
-        self._again = first_failure and not self._done
+        self._done = self._again and step.limited and not step.held
+        self._again = not step.held and not self._again
 
     @property
     def _lowest_failed(self) -> float | None:

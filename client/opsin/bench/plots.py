@@ -16,7 +16,8 @@ __all__ = ["PlotsMissingError", "Series", "check_plots", "plots", "series_of"]
 COLOURS = ("#0b6e99", "#d9730d", "#6b8e23", "#8e4585", "#3b8f7e", "#777777", "#c9a227", "#2f4b7c")
 FAILED = "#c0392b"
 DROPPED = "#d9a441"
-MOST_SERIES = len(COLOURS)
+MOST_SERIES = 5
+"""Lines in one plot; more are a tangle."""
 MOST_DOTS = 4000
 BINS = 60
 ENOUGH = 25
@@ -61,11 +62,14 @@ def check_plots() -> None:
 def series_of(result: Result) -> list[Series]:
     """What is drawn: each load, at each server; of a search, its steps by rate."""
     if result.knee is not None:
-        groups = [[run] for run in sorted(result.runs, key=lambda run: run.figures.offered or 0.0)]
+        last_tries = {run.figures.offered or 0.0: run for run in result.runs}
+        groups = [[last_tries[rate]] for rate in sorted(last_tries)]
     else:
         pairs = ((point, side) for point in range(len(result.plan.points)) for side in (0, 1))
         groups = [runs for point, side in pairs if (runs := runs_of(result, point, side))]
-    return [Series(_name(result, runs[0]), runs, COLOURS[at % MOST_SERIES]) for at, runs in enumerate(groups)]
+    return [
+        Series(_name(result, runs[0]), runs, COLOURS[at % len(COLOURS)]) for at, runs in enumerate(groups)
+    ]
 
 
 def plots(result: Result) -> Iterator[tuple[str, str]]:
@@ -96,14 +100,11 @@ def _drawings(result: Result) -> Iterator[tuple[str, Any]]:
 
 
 def _spread(series: list[Series]) -> list[Series]:
-    """At most so many as there are colours, evenly chosen, the first and the last among them."""
+    """At most so many as can be told apart, evenly chosen, the first and the last among them."""
     if len(series) <= MOST_SERIES:
         return series
     step = (len(series) - 1) / (MOST_SERIES - 1)
-    chosen = [series[round(step * at)] for at in range(MOST_SERIES)]
-    for one, colour in zip(chosen, COLOURS, strict=True):
-        one.colour = colour
-    return chosen
+    return [series[round(step * at)] for at in range(MOST_SERIES)]
 
 
 def _name(result: Result, run: Run) -> str:
@@ -141,7 +142,7 @@ def _curve(ax: Any, series: Sequence[Series]) -> None:
     ax.set_xticks([-math.log10(1 - share) for share in shown], [f"{share * 100:g} %" for share in shown])
     _log_if_wide(ax, [value for one in series for value in (one.latencies[0], one.latencies[-1])])
     ax.set_ylabel("ms")
-    ax.legend(fontsize=9)
+    _legend_above(ax)
 
 
 def _histogram(ax: Any, series: Sequence[Series]) -> None:
@@ -166,7 +167,7 @@ def _histogram(ax: Any, series: Sequence[Series]) -> None:
     ax.set_xlabel("ms")
     ax.set_ylabel("% of the answered")
     if len(series) > 1:
-        ax.legend(fontsize=9)
+        _legend_above(ax)
 
 
 def _throughput(ax: Any, series: Sequence[Series]) -> None:
@@ -187,7 +188,7 @@ def _throughput(ax: Any, series: Sequence[Series]) -> None:
     ax.set_ylim(bottom=0)
     ax.set_xlabel("s")
     ax.set_ylabel("answers a second")
-    ax.legend(fontsize=9)
+    _legend_above(ax)
 
 
 def _binned(samples: Sequence[Sample], width: float, bins: int, wanted: Any) -> list[int]:
@@ -210,7 +211,7 @@ def _dots(ax: Any, series: Sequence[Series], result: Result) -> None:
     _log_if_wide(ax, [value for one in series for value in one.latencies[:1] + one.latencies[-1:]])
     ax.set_xlabel("s, when it was due" if result.runs[0].figures.offered else "s, when it was sent")
     ax.set_ylabel("ms")
-    ax.legend(fontsize=9, markerscale=3)
+    _legend_above(ax)
 
 
 def _by_load(figure: Any, result: Result) -> None:
@@ -293,7 +294,9 @@ def _rounds(ax: Any, series: Sequence[Series]) -> None:
 
 
 def _legend_above(ax: Any) -> None:
-    ax.legend(fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+    ax.legend(
+        fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2, markerscale=2
+    )
 
 
 def _percentile(one: Series, share: float) -> float:

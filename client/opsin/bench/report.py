@@ -86,7 +86,7 @@ def _table(titles: list[str], *, tight: bool = False) -> Any:
     # Titles of two lines and little space: the columns have to fit a terminal of 80 characters.
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if tight else 1, 0, 0))
     for title in titles:
-        drawn.add_column(title, justify="right", no_wrap=True)
+        drawn.add_column(title, justify="right" if title else "left", no_wrap=True)
     return drawn
 
 

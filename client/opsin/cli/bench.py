@@ -16,6 +16,7 @@ from opsin.bench.notes import notes
 from opsin.bench.processes import BenchError
 from opsin.bench.report import lines, tables
 from opsin.bench.run import Result, find_knee, measure
+from opsin.cli import completion
 from opsin.cli.benchplan import Options, plan_of
 from opsin.cli.benchsave import check_load, check_outputs, save
 from opsin.cli.connection import ClientCommand, settings_of
@@ -75,7 +76,12 @@ def bench(
     ] = None,
     model: Annotated[
         str,
-        typer.Option(help="NAME, NAME@VERSION or NAME@LABEL.", metavar="NAME", show_default="the server's"),
+        typer.Option(
+            help="NAME, NAME@VERSION or NAME@LABEL.",
+            metavar="NAME",
+            show_default="the server's",
+            autocompletion=completion.references,
+        ),
     ] = "",
     method: Annotated[
         Method, typer.Option(help="What is called; batch is BatchDetect, stream StreamDetect.")
@@ -293,8 +299,9 @@ def bench(
 ) -> None:
     """Measure a server: calls a second, latencies, batches, the load it holds.
 
-    Closed loop by default: each caller sends its next call when the last one is answered. Open loop with
-    --rps or --trace. Nothing is retried. docs/bench.md tells what each number means.
+    Closed loop by default: each caller sends its next call when the last one is answered.
+
+    Open loop with --rps or --trace. Nothing is retried. docs/bench.md tells what each number means.
 
     \b
       opsin bench -c 1,8,32 -z 10s
