@@ -38,7 +38,7 @@ def columns_of(result: Result) -> list[Column]:
         chosen.append(_number("inputs\n/s", lambda one: one.input_rate))
     if plan.deadline is not None:
         chosen.append(Column("in\ntime", lambda runs: f"{_median(runs, _good) or 0:.1%}"))
-    # Intervals and the names of two servers need the room.
+    # Intervals need the room.
     chosen += [_latency(name) for name in (("p50", "p90", "p99") if plan.rounds == 1 else ("p50", "p99"))]
     chosen.append(Column("mean\nbatch", lambda runs: _text(_median(runs, _batch), 2)))
     chosen.append(Column("failed", lambda runs: str(sum(sum(r.figures.errors.values()) for r in runs))))
@@ -68,7 +68,8 @@ def _who(result: Result) -> list[Column]:
     """Which server, where there are two; how many callers, where that is known."""
     plan, chosen = result.plan, []
     if plan.rival:
-        chosen.append(Column("server", lambda runs: str(plan.client_of(runs[0].turn.side)["target"])))
+        # Targets are long; a note says who is who.
+        chosen.append(Column("server", lambda runs: "AB"[runs[0].turn.side]))
     if any(run.figures.callers for run in result.runs):
         title = "streams" if plan.method == "stream" else "callers"
         chosen.append(Column(title, lambda runs: str(runs[0].figures.callers or "-")))

@@ -12,6 +12,8 @@ __all__ = ["notes"]
 
 def notes(result: Result) -> Iterator[str]:
     """Sentences, for people and for logs."""
+    if result.plan.rival:
+        yield f"A is {result.plan.client['target']}, B is {result.plan.rival['target']}"
     for run in result.runs:
         yield from _of_run(run, _place(result, run))
     if result.knee is None:
@@ -25,7 +27,7 @@ def notes(result: Result) -> Iterator[str]:
 
 def _place(result: Result, run: Run) -> str:
     """Which of the runs, as shortly as can be."""
-    server = f"{result.plan.client_of(run.turn.side)['target']}, " if result.plan.rival else ""
+    server = f"{'AB'[run.turn.side]}, " if result.plan.rival else ""
     number = f"round {run.turn.round + 1}, " if result.plan.rounds > 1 else ""
     return f"{number}{server}{load_of(run)}"
 

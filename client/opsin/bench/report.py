@@ -101,7 +101,9 @@ def _loads(result: Result, columns: Sequence[Column]) -> Any:
 
 
 def _pairs(result: Result) -> Any:
-    drawn = _table(["load", "calls/s\nratio", "interval", "p50\nratio", "interval", "p99\nratio", "interval"])
+    drawn = _table(
+        ["A over B", "calls/s\nratio", "interval", "p50\nratio", "interval", "p99\nratio", "interval"]
+    )
     for pair in pairs(result):
         cells = [load_of(runs_of(result, pair.point)[0])]
         for ratio in (pair.rate, pair.p50, pair.p99):
