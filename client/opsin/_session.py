@@ -25,7 +25,7 @@ monotonic seconds) and do what it says. Reads and writes messages, as the contra
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
@@ -47,7 +47,7 @@ from opsin._freshness import Freshness, FreshnessMode
 from opsin._inputs import Loaded, Packet
 from opsin._options import DetectOptions, StreamAsk
 from opsin._parse import frame_reply, model_ref
-from opsin._replies import DropReason, FrameDropped, FrameFailed, FrameReply, StreamStats
+from opsin._replies import DropReason, FrameDropped, FrameFailed, FrameReply, FrameResult, StreamStats
 from opsin._results import ModelRef
 from opsin._stats import Tally
 
@@ -62,13 +62,17 @@ FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0
 
 @dataclass(frozen=True, slots=True)
 class TakenFrame:
-    """A frame from the source, ready to travel, or the error that keeps it from it."""
+    """A frame from the source, ready to travel, or the error that keeps it from it.
+
+    by_source: nobody told its capture time; if it has one, that is by the source's own clock.
+    """
 
     loaded: Loaded | Packet | None
     capture_time: float | None = None
     options: DetectOptions | None = None
     error: OpsinError | None = None
     source: Any = None
+    by_source: bool = False
 
 
 @dataclass(slots=True)
@@ -248,6 +252,11 @@ class Session:
             case _:
                 return []  # said by a newer server; nothing this client could do with it
 
+    @property
+    def has_local_reply(self) -> bool:
+        """Whether it is the turn of a reply that was made here, which no message of the server brings."""
+        return next((slot.local is not None for slot in self._slots.values()), False)
+
     def local_replies(self) -> list[FrameReply]:
         """Replies that were made here, as far as it is their turn."""
         replies = []
@@ -314,10 +323,22 @@ class Session:
             # Replies come in order, so the server will not speak of this frame again.
             if earlier.local is None:
                 earlier.local = _lost(earlier)
-        slot.local = frame_reply(body, slot.frame.loaded)
+        slot.local = self._aged(slot.frame, frame_reply(body, slot.frame.loaded))
         if getattr(body, "key_frame_wanted", False) and not self._begins_after(slot):
             self._skip()
         return self.local_replies()
+
+    def _aged(self, frame: TakenFrame, reply: FrameReply) -> FrameReply:
+        """A source that waits to be read has a clock for spacing only: late by that is not old."""
+        if self._live or not frame.by_source or frame.capture_time is None:
+            return reply
+        match reply:
+            case FrameResult():
+                return replace(reply, age=reply.result.timings.total_ms / 1000)
+            case FrameDropped():
+                return replace(reply, age=None)
+            case _:
+                return reply
 
     def _begins_after(self, slot: _Slot) -> bool:
         """Whether a key frame is on its way behind a frame."""

@@ -167,7 +167,9 @@ class Pace:
             return frame.capture_time
         if self._live:
             return wall
-        spaced = self._ask.track or self._ask.freshness.mode is FreshnessMode.TARGET_FPS
+        mode = self._ask.freshness.mode
+        # Not where age decides: read more slowly than it was taken, all of a file would soon be too old.
+        spaced = mode is FreshnessMode.TARGET_FPS or (self._ask.track and mode is not FreshnessMode.MAX_AGE)
         return self._wall + frame.time if spaced and frame.time is not None else None
 
 
@@ -179,11 +181,11 @@ def as_frame(item: Any) -> Frame:
 def ready(frame: Frame, capture_time: float | None, *, limit: int, quality: int | None) -> TakenFrame:
     """The frame as it travels. Reads files and encodes pixels; an input that is wrong becomes its error."""
     if isinstance(frame.input, Packet):
-        return TakenFrame(frame.input, capture_time, frame.options)
+        return TakenFrame(frame.input, capture_time, frame.options, by_source=frame.capture_time is None)
     try:
         loaded = load(frame.input, limit=limit, quality=quality)
         if isinstance(loaded, Text):
             raise InvalidInput.at("frame.image", "a stream takes pictures, no texts")
     except OpsinError as error:
         return TakenFrame(None, capture_time, frame.options, error, frame.input)
-    return TakenFrame(loaded, capture_time, frame.options)
+    return TakenFrame(loaded, capture_time, frame.options, by_source=frame.capture_time is None)

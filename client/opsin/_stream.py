@@ -1,12 +1,13 @@
 """A stream for ordinary code: threads around the state machine of `_session`.
 
-Three threads meet under one lock: a feeder takes frames from the source and encodes them, gRPC's own thread
-asks for the next message to send, and the caller's thread reads replies and opens the next connection when
-one ends.
+Four threads meet under one lock: a feeder takes frames from the source and encodes them, gRPC's own thread
+asks for the next message to send, a reader waits for the server's messages, and the caller's thread takes in
+those and the replies that are made here, and opens the next connection when one ends.
 """
 
 import threading
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -27,6 +28,8 @@ from opsin._status import error_from_call
 __all__ = ["STREAM_DETECT", "StreamSession"]
 
 STREAM_DETECT = "/opsin.v1.InferenceService/StreamDetect"
+READ_AHEAD = 2
+"""Messages read and not yet taken in: a caller that stops leaves the others where they are."""
 
 
 class StreamSession:
@@ -84,6 +87,15 @@ class StreamSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Inbox:
+    """What came on one connection. error: what broke it; ended: nothing more comes."""
+
+    def __init__(self) -> None:
+        self.messages: deque[bytes] = deque()
+        self.error: Exception | None = None
+        self.ended = False
 
 
 class _Driver:
@@ -153,16 +165,50 @@ class _Driver:
     def _connection(self) -> Generator[FrameReply, None, OpsinError | None]:
         """The replies of one connection; returns the error that ended it, or None."""
         timeout = None if self._end is None else max(self._end - time.monotonic(), 0.001)
+        inbox = _Inbox()
         try:
             call = self._open(timeout)
-            for data in call:
-                with self._changed:
-                    replies = self.session.receive(data)
-                    self._changed.notify_all()
+            threading.Thread(
+                target=self._read, args=(call, inbox), name="opsin-stream-reader", daemon=True
+            ).start()
+            while (replies := self._take_in(inbox)) is not None:
                 yield from replies
         except grpc.RpcError as failure:
             return error_from_call(failure, target=self._link.target, timeout=timeout)
         return None
+
+    def _take_in(self, inbox: _Inbox) -> list[FrameReply] | None:
+        """The next replies, the server's and those made here; None: the connection ended. Raises why."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or inbox.messages or inbox.ended or self.session.has_local_reply
+            )
+            if self._closed:
+                return None
+            replies = self.session.local_replies()
+            if inbox.messages:
+                replies += self.session.receive(inbox.messages.popleft())
+            elif not replies:
+                if inbox.error is not None:
+                    raise inbox.error
+                return None
+            self._changed.notify_all()  # there is room for more
+            return replies
+
+    def _read(self, call: Any, inbox: _Inbox) -> None:
+        """Wait for the messages of one connection, on a thread of its own."""
+        try:
+            for data in call:
+                with self._changed:
+                    inbox.messages.append(data)
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: self._closed or len(inbox.messages) < READ_AHEAD)
+        except Exception as error:
+            inbox.error = error
+        finally:
+            with self._changed:
+                inbox.ended = True
+                self._changed.notify_all()
 
     def _open(self, timeout: float | None) -> Any:
         """A new call: on the client's channel at first, then each on a new connection of its own.
@@ -199,6 +245,8 @@ class _Driver:
                 if (message := self.session.next_message(time.monotonic())) is not None:
                     self._changed.notify_all()  # there is room for another frame
                     return message
+                if self.session.has_local_reply:  # what waited was dropped
+                    self._changed.notify_all()
                 if self.session.all_sent:
                     return None
                 self._changed.wait()

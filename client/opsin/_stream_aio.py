@@ -1,8 +1,8 @@
 """A stream for asyncio: tasks around the state machine of `_session`.
 
-One task feeds frames from the source, one sends, and the caller's own reads replies and opens the next
-connection when one ends. Sources that block (files, cameras, plain iterators) and encoding run in one
-thread per stream.
+One task feeds frames from the source, one sends, one waits for the server's messages, and the caller's own
+takes in those and the replies that are made here, and opens the next connection when one ends. Sources that
+block (files, cameras, plain iterators) and encoding run in one thread per stream.
 """
 
 # ruff: noqa: ASYNC109 - a timeout here becomes the deadline on the wire, which the server obeys too
@@ -10,6 +10,7 @@ thread per stream.
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,7 +31,7 @@ from opsin._results import ModelRef
 from opsin._session import Finish, Session, TakenFrame
 from opsin._sources import Frame, Pace, Source, as_frame, open_source, ready
 from opsin._status import error_from_call
-from opsin._stream import STREAM_DETECT
+from opsin._stream import READ_AHEAD, STREAM_DETECT
 
 __all__ = ["AsyncStreamSession"]
 
@@ -147,23 +148,41 @@ class AsyncStreamSession:
         """The replies of one connection; what ended it, if not OK, goes to `failure`."""
         timeout = None if self._end is None else max(self._end - time.monotonic(), 0.001)
         call = self._call = await self._open(timeout)
-        ending = Ending(call)
-        sender = self._start(self._send(call))
+        inbox: deque[bytes] = deque()
+        sender, reader = self._start(self._send(call)), self._start(self._read(call, Ending(call), inbox))
+        reader.add_done_callback(lambda _: self._notify())
         try:
-            async for data in call:
-                replies = self._session.receive(data)
-                self._notify()
+            while not self._closed:
+                replies = self._session.local_replies()
+                if inbox:
+                    replies += self._session.receive(inbox.popleft())
+                elif not replies and reader.done():
+                    reader.result()
+                    return
+                elif not replies:
+                    await self._changes()
+                    continue
+                self._notify()  # there is room for more
                 for reply in replies:
                     yield reply
         except grpc.aio.AioRpcError as error:
-            if (told := await ending.of(error)) is not None:
-                failure.append(error_from_call(told, target=self._link.target, timeout=timeout))
-        except asyncio.CancelledError:
-            if not self._closed:  # then it is the caller who was cancelled
-                raise
+            failure.append(error_from_call(error, target=self._link.target, timeout=timeout))
         finally:
             sender.cancel()
+            reader.cancel()
             call.cancel()
+
+    async def _read(self, call: Any, ending: Ending, inbox: "deque[bytes]") -> None:
+        """Wait for the messages of one connection. Raises what it ended with, unless that is OK."""
+        try:
+            async for data in call:
+                inbox.append(data)
+                self._notify()
+                while len(inbox) >= READ_AHEAD:
+                    await self._changes()
+        except grpc.aio.AioRpcError as error:
+            if (told := await ending.of(error)) is not None:
+                raise told from None
 
     async def _open(self, timeout: float | None) -> Any:
         """A new call: on the client's channel at first, then each on a new connection of its own."""
@@ -182,6 +201,8 @@ class AsyncStreamSession:
             while not self._session.all_sent:
                 message = self._session.next_message(time.monotonic())
                 if message is None:
+                    if self._session.has_local_reply:  # what waited was dropped
+                        self._notify()
                     await self._changes()
                     continue
                 self._notify()  # there is room for another frame

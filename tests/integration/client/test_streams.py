@@ -83,6 +83,30 @@ def test_a_stream_of_wrong_inputs_alone_ends_too(fake: Fake, connect: Connect) -
     assert numbers(connect(fake.target).stream(["missing.jpg"] * 9)) == list(range(1, 10))
 
 
+def test_more_wrong_inputs_than_are_held_do_not_stop_the_stream(fake: Fake, connect: Connect) -> None:
+    """No message of the server brings these replies to the caller."""
+    replies = list(connect(fake.target).stream(["missing.jpg"] * 1500 + [b"x"]))
+    assert numbers(replies) == list(range(1, 1502))
+    assert isinstance(replies[-1], opsin.FrameResult)
+
+
+def test_a_reply_that_is_made_here_does_not_wait_for_the_server(fake: Fake, connect: Connect) -> None:
+    """The source goes on only when the caller has heard of its wrong frame."""
+    heard = threading.Event()
+
+    def frames() -> Iterator[Any]:
+        yield b"a"
+        yield "missing.jpg"
+        assert heard.wait(60)
+        yield b"b"
+
+    session = connect(fake.target).stream(frames())
+    first, second = next(session), next(session)
+    assert isinstance(second, opsin.FrameFailed)
+    heard.set()
+    assert numbers([first, second, *session]) == [1, 2, 3]
+
+
 def test_an_empty_source_is_an_empty_stream(fake: Fake, connect: Connect) -> None:
     assert list(connect(fake.target).stream([])) == []
 
@@ -218,31 +242,39 @@ def test_a_server_that_stays_away_ends_the_stream_with_what_is_lost(connect: Con
     session = connect(server.target).stream((b"x" for _ in iter(int, 1)), window=1, reconnect=0.5)
     assert next(session).sequence == 1
     server.stop()
-    began = time.monotonic()
     rest: list[Any] = []
     with pytest.raises(opsin.Unreachable):
         rest.extend(session)  # what came before the error stays
-    assert time.monotonic() - began < 5
     assert numbers(rest) == list(range(2, len(rest) + 2))
     assert rest[-1].reason is opsin.DropReason.LOST
 
 
 def test_a_live_source_never_waits_and_says_what_it_left_out(fake: Fake, connect: Connect) -> None:
+    """The server answers nothing before the source has given all it has."""
+    over = threading.Event()
+
+    class Camera:
+        live = True
+
+        def __iter__(self) -> Iterator[bytes]:
+            yield from [b"x"] * 60
+            over.set()
+
     def slow(requests: Iterator[Any], context: Any) -> Iterator[Any]:
         next(requests)
         yield ready(1)
         for request in requests:
-            time.sleep(0.05)
+            assert over.wait(60)
             yield result(request.frame.sequence, window=1)
 
     fake.on_stream = slow
-    session = connect(fake.target).stream([b"x"] * 60, rate=100.0, freshness="latest")
-    began = time.monotonic()
+    session = connect(fake.target).stream(Camera(), freshness="latest")
     replies = list(session)
-    assert time.monotonic() - began < 2.0  # 60 frames in 0.6 s; one after the other they would take 3 s
     assert numbers(replies) == list(range(1, 61))
     dropped = [reply for reply in replies if isinstance(reply, opsin.FrameDropped)]
-    assert 30 < len(dropped) < 58
+    # The newest is answered, and one that may have been on its way before it came.
+    assert len(dropped) in (58, 59)
+    assert isinstance(replies[-1], opsin.FrameResult)
     assert all(reply.by_client and reply.reason is opsin.DropReason.SUPERSEDED for reply in dropped)
     assert session.stats.dropped == {opsin.DropReason.SUPERSEDED: len(dropped)}
 
@@ -352,10 +384,8 @@ def test_an_async_iterable_takes_the_async_client(fake: Fake) -> None:
 
 def test_a_deadline_bounds_the_whole_stream(fake: Fake, connect: Connect) -> None:
     session = connect(fake.target).stream((b"x" for _ in iter(int, 1)), timeout=0.5)
-    began = time.monotonic()
     with pytest.raises(opsin.DeadlineExceeded):
         list(session)
-    assert time.monotonic() - began < 3
 
 
 def test_a_video_streams_frame_by_frame_with_its_rate(fake: Fake, connect: Connect, tmp_path: Any) -> None:
@@ -373,4 +403,4 @@ def test_a_video_streams_frame_by_frame_with_its_rate(fake: Fake, connect: Conne
     assert numbers(session) == list(range(1, 11))
     began = time.monotonic()
     assert len(list(client.stream(tmp_path / "film.mp4", rate="realtime"))) == 10
-    assert 0.4 < time.monotonic() - began < 2.0
+    assert time.monotonic() - began > 0.4

@@ -143,10 +143,13 @@ def test_live_video_survives_the_death_of_its_server(
         proxy.turn_to(second.port)
         first.kill()
 
-    camera = Camera([GREY] * 100)
+    # By its clock all of it takes a second, so what is seen is not forgotten before the other server sees it.
+    camera = Camera([opsin.Frame(GREY, capture_time=1e9 + at / 100) for at in range(100)])
     session = connect(proxy.target).stream(camera, freshness="latest", track=True)
-    camera.let(45)
-    replies = [next(session) for _ in range(40)]
+    camera.let(1)
+    replies = [next(session)]
+    camera.let(44)
+    replies += [next(session) for _ in range(39)]
     kill()
     camera.let(55)
     replies += list(session)

@@ -393,6 +393,25 @@ def test_what_the_caller_gets_holds_times_and_what_was_sent() -> None:
     assert session.stats(0.0).age_p99 == 0.03
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_lateness_by_the_clock_of_a_file_is_no_age(live: bool) -> None:
+    server = Server()
+    session = Session(StreamAsk(), live=live, limit=1 << 20, now=0.0)
+    session.receive(server.open(session.opening()))
+    session.offer(TakenFrame(b"jpeg", capture_time=5.0, by_source=True), 0.0)
+    session.offer(TakenFrame(b"jpeg", capture_time=5.0), 0.0)
+    send_all(session, server)
+    ages = []
+    for sequence in (1, 2):
+        looked = pb.DetectResponse(timings=pb.Timings(total_us=4000))
+        answer = pb.FrameResult(sequence=sequence, response=looked)
+        answer.age.FromSeconds(7)
+        message = pb.StreamDetectResponse(max_in_flight=4, result=answer)
+        (reply,) = session.receive(message.SerializeToString())
+        ages.append(reply.age)  # type: ignore[union-attr]
+    assert ages == [7.0 if live else 0.004, 7.0]
+
+
 def test_nonsense_from_the_server_is_its_failure() -> None:
     with pytest.raises(opsin.ServerFailed):
         opened(Server()).receive(b"\xff\xff")

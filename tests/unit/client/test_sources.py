@@ -88,6 +88,7 @@ def test_capture_time_is_told_where_it_means_something() -> None:
     assert pace().capture_time(frame, 5001.0) is None
     assert pace(track=True).capture_time(frame, 5001.0) == 5002.0
     assert pace(freshness="target_fps=2").capture_time(frame, 5001.0) == 5002.0
+    assert pace(track=True, freshness="max_age=1").capture_time(frame, 5001.0) is None
     assert pace(live=True).capture_time(Frame(b"", capture_time=7.0), 5001.0) == 7.0
 
 
