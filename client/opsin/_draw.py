@@ -20,11 +20,15 @@ __all__ = ["color_of", "draw"]
 
 _GOLDEN = 0.618033988749895  # steps of the golden ratio keep the hues of neighbouring classes apart
 _WHITE, _BLACK, _RED = (255, 255, 255), (16, 16, 16), (200, 16, 32)
+_SLATE = (40, 44, 52)
 _MAX_LABELS = 5
 
 
-def draw(result: DetectResult, image: Any = None) -> "Image.Image":
-    """A new picture with all that was found drawn on it. See `DetectResult.draw`."""
+def draw(result: DetectResult, image: Any = None, *, note: str = "") -> "Image.Image":
+    """A new picture with all that was found drawn on it. See `DetectResult.draw`.
+
+    note: a line in the bottom left corner, such as a frame's number and age.
+    """
     if result.width == 0:
         raise InvalidInput.at("image", "this result is of a text: there is nothing to draw on")
     source = result.source if image is None else image
@@ -36,6 +40,8 @@ def draw(result: DetectResult, image: Any = None) -> "Image.Image":
     for detection in reversed(result.detections):
         canvas.box(detection)
     canvas.panel(_lines(result))
+    if note:
+        canvas.note(note)
     for detection in result.detections:
         canvas.tag(detection)
     return picture
@@ -112,6 +118,10 @@ class _Canvas:
             width, height = self._size(text)
             self._text(self._inside(0, top, width, height), text, color)
             top += height
+
+    def note(self, text: str) -> None:
+        """A line about the picture, in its bottom left corner."""
+        self._text(self._inside(0, self._picture.height, *self._size(text)), text, _SLATE)
 
     def _rect(self, detection: Detection) -> "Rect":
         # By fractions: the picture drawn on may be of another size than the one looked at.

@@ -1,7 +1,8 @@
 """An annotated video, written frame by frame as answers come. Needs the `video` extra.
 
-Every frame that got an answer is written; one that was dropped or failed shows what was found last, so that
-the film keeps its pace. All frames are brought to the size of the first.
+Every frame that got an answer is written, with its number and age in a corner; one that was dropped or failed
+shows what was found last, and says so, so that the film keeps its pace. All frames are brought to the size of
+the first.
 """
 
 from fractions import Fraction
@@ -34,7 +35,7 @@ class Film:
         self.written = 0
         self._container: Any = None
         self._track: Any = None
-        self._last: Any = None
+        self._last: Any = None  # the last FrameResult
 
     def add(self, event: Any, fps: float | None) -> None:
         """Write the frame of a stream's event. Raises OSError when the file cannot be written."""
@@ -62,10 +63,10 @@ class Film:
         import opsin
 
         if isinstance(event, opsin.FrameResult):
-            self._last = event.result
+            self._last = event
         if self._last is None or event.input is None:
             return None
-        return opsin.draw(self._last, event.input)
+        return opsin.draw(self._last.result, event.input, note=_note(event, self._last.sequence))
 
     @staticmethod
     def _frame_of(picture: "Image") -> av.VideoFrame:
@@ -80,3 +81,20 @@ class Film:
         self._track.width, self._track.height = size[0] - size[0] % 2, size[1] - size[1] % 2
         self._track.pix_fmt = "yuv420p"
         self._track.options = {"preset": "veryfast", "crf": "20"}
+
+
+def _note(event: Any, shown: int) -> str:
+    """A frame in a line: `17  31 ms`; `18  superseded, shows 17`. shown: whose result is drawn."""
+    import opsin
+
+    match event:
+        case opsin.FrameResult(reused_from=0, age=float(age)):
+            return f"{event.sequence}  {age * 1000:.0f} ms"
+        case opsin.FrameResult(reused_from=0):
+            return f"{event.sequence}"
+        case opsin.FrameResult():
+            return f"{event.sequence}  as {event.reused_from}"
+        case opsin.FrameDropped():
+            return f"{event.sequence}  {event.reason.replace('_', ' ')}, shows {shown}"
+        case _:
+            return f"{event.sequence}  failed, shows {shown}"

@@ -66,6 +66,16 @@ def test_captions_do_not_cover_each_other_where_there_is_room() -> None:
         assert share > 300, "a caption's ground"
 
 
+def test_a_note_stands_in_the_bottom_left_corner_and_no_caption_on_it() -> None:
+    plain = result(320, 240, source=GREY)
+    noted = np.asarray(opsin.draw(plain, GREY, note="17  31 ms"))
+    changed = np.argwhere((noted != np.asarray(opsin.draw(plain, GREY))).any(axis=2))
+    (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0)
+    assert (left, bottom) == (0, noted.shape[0] - 1)
+    assert 8 < bottom - top < 40
+    assert 30 < right < noted.shape[1] // 2
+
+
 def test_a_caption_says_all_that_is_known() -> None:
     emotion = Attribute("emotion", (Label("happy", 0.75),))
     detection = Detection(
