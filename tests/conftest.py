@@ -4,7 +4,11 @@ A job that a shell starts in the background ignores SIGINT, and so does everythi
 press Ctrl-C would then wait for ever. A process that handles it hands the default on to its children.
 """
 
+import os
 import signal
+
+# Servers in processes of their own run models as written: no measuring, the same answers on every machine.
+os.environ.setdefault("OPSIN_DETECTORS__RUNTIME", "eager")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

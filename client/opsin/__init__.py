@@ -68,6 +68,7 @@ from opsin._models import (
     Limits,
     Model,
     ModelState,
+    RuntimeTrial,
     ServerInfo,
     Task,
 )
@@ -162,6 +163,7 @@ __all__ = [
     "Priority",
     "RawFrame",
     "ResumeTokenInvalid",
+    "RuntimeTrial",
     "ServerFailed",
     "ServerInfo",
     "StreamError",

@@ -10,7 +10,17 @@ from typing import Any
 from opsin._errors import OpsinError
 from opsin._options import DetectOptions
 
-__all__ = ["BatchProfile", "Device", "Health", "Limits", "Model", "ModelState", "ServerInfo", "Task"]
+__all__ = [
+    "BatchProfile",
+    "Device",
+    "Health",
+    "Limits",
+    "Model",
+    "ModelState",
+    "RuntimeTrial",
+    "ServerInfo",
+    "Task",
+]
 
 
 class Health(StrEnum):
@@ -62,6 +72,17 @@ class BatchProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class RuntimeTrial:
+    """One way to run a model that was tried. verdict: `chosen`, or in words why it was not."""
+
+    runtime: str
+    dtype: str
+    times: tuple[BatchProfile, ...]
+    chosen: bool
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One version of a model: what it is, what it can do, and how it fares.
 
@@ -96,6 +117,7 @@ class Model:
     flag_classes: tuple[str, ...]
     flag_threshold: float
     serving_since: float | None
+    trials: tuple[RuntimeTrial, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"
@@ -109,6 +131,7 @@ class Model:
             "state": str(self.state),
             "default_options": asdict(self.default_options),
             "profile": [asdict(step) for step in self.profile],
+            "trials": [asdict(trial) for trial in self.trials],
         }
 
 

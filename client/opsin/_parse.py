@@ -1,13 +1,13 @@
 """From messages to results: the reading half of the client's edge to protobuf."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from opsin import v1 as pb
 from opsin._errors import OpsinError
 from opsin._extras import optional
-from opsin._models import BatchProfile, Device, Limits, Model, ModelState, ServerInfo, Task
+from opsin._models import BatchProfile, Device, Limits, Model, ModelState, RuntimeTrial, ServerInfo, Task
 from opsin._options import DetectOptions
 from opsin._replies import DropReason, FrameDropped, FrameFailed, FrameReply, FrameResult
 from opsin._results import (
@@ -189,7 +189,7 @@ def model(message: pb.Model) -> Model:
         dtype=message.dtype,
         runtime=message.runtime,
         buckets=tuple(message.buckets),
-        profile=tuple(BatchProfile(p.batch_size, p.median_us, p.spread_us) for p in message.profile),
+        profile=_steps(message.profile),
         traffic_weight=message.traffic_weight,
         labels=tuple(message.labels),
         memory_bytes=message.memory_bytes,
@@ -201,7 +201,15 @@ def model(message: pb.Model) -> Model:
         flag_classes=tuple(message.flag_classes),
         flag_threshold=message.flag_threshold,
         serving_since=unix_seconds(message, "serving_since"),
+        trials=tuple(
+            RuntimeTrial(one.runtime, one.dtype, _steps(one.times), one.chosen, one.verdict)
+            for one in message.trials
+        ),
     )
+
+
+def _steps(messages: Iterable[pb.BatchProfile]) -> tuple[BatchProfile, ...]:
+    return tuple(BatchProfile(p.batch_size, p.median_us, p.spread_us) for p in messages)
 
 
 def server_info(message: pb.GetServerInfoResponse) -> ServerInfo:

@@ -23,8 +23,18 @@ _DTYPES = {
 }
 
 
+_TORCH = ("auto", "eager", "channels_last")
+
+
 def dtype_of(context: LoadContext) -> torch.dtype:
-    """The number type asked for. Raises LoadError naming the known ones."""
+    """The number type asked for, where torch runs the network and nothing is chosen.
+
+    Raises LoadError naming the known ones, and for a runtime that is not torch's.
+    """
+    if context.runtime not in _TORCH:
+        raise LoadError(
+            f"runtime {context.runtime} cannot run model “{context.name}”; it can be {', '.join(_TORCH)}"
+        )
     if context.dtype not in _DTYPES:
         raise LoadError(
             f"dtype of model “{context.name}” has to be one of {', '.join(_DTYPES)}, not {context.dtype}"

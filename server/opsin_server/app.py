@@ -29,6 +29,7 @@ from opsin_detectors.sources import ModelSpec, resolve
 from opsin_server.admission.gate import Gate, GateLimits
 from opsin_server.cache.service import CacheService
 from opsin_server.config import ConfigError, ModelSettings, SchedulerSettings, Settings
+from opsin_server.config.folders import cache_folder
 from opsin_server.media.budget import PixelBudget
 from opsin_server.media.decode import configure_pillow
 from opsin_server.media.header import MediaLimits
@@ -51,6 +52,7 @@ from opsin_server.switchboard import Switchboard
 from opsin_server.telemetry.caching import CacheMetrics
 from opsin_server.telemetry.exposition import MetricsEndpoint, OnLoop
 from opsin_server.telemetry.logs import configure as configure_logs
+from opsin_server.telemetry.loop_watch import LoopWatch, watching
 from opsin_server.telemetry.metrics import Metrics, ModelGauges, Snapshot
 from opsin_server.telemetry.share import BusyShare
 from opsin_server.telemetry.trace import TraceWriter
@@ -107,7 +109,14 @@ class App:
         observer = _Observer(self.metrics, self._shares, self._trace)
         self.scheduler = Scheduler(options, observer=observer, on_health=self._device_health)
         self.registry = Registry(
-            found, self.scheduler, device=device, dtype=settings.detectors.dtype, on_state=self._model_state
+            found,
+            self.scheduler,
+            device=device,
+            dtype=settings.detectors.dtype,
+            runtime=settings.detectors.runtime,
+            threads=options.threads_per_lane,
+            cache=cache_folder(settings.server.cache_dir),
+            on_state=self._model_state,
         )
         self._pool = CpuPool(settings.scheduler.cpu_threads, max_queued=limits.max_queued_tickets)
         self._budget = PixelBudget(limits.max_decoded_bytes)
@@ -259,7 +268,7 @@ def run(settings: Settings) -> int:
     """Serve until a signal says stop; returns the exit code. Raises ConfigError before anything is bound."""
     start_tuned()
     configure_logs(settings.log)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory(settings.server.loop_watch_ms)) as runner:
         code = runner.run(_serve(settings))
     if background.busy():
         _leave(code)
@@ -325,12 +334,16 @@ def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> _Stop:
     return stop
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _loop_factory(watch_ms: float) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """watch_ms: tell of what holds the loop for longer; 0: of nothing."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None
     try:
         import uvloop
     except ImportError:  # not on this platform
-        return None
-    return uvloop.new_event_loop
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+    return watching(factory, LoopWatch(watch_ms / 1000)) if watch_ms else factory
 
 
 def pick_device(wanted: str) -> str:
@@ -354,6 +367,7 @@ def lane_options(settings: SchedulerSettings, device: str) -> SchedulerOptions:
         device=device,
         lanes=lanes,
         threads_per_lane=settings.lane_threads or max(1, usable_cores() // lanes),
+        wide_threads=usable_cores() if on_cpu and not settings.lane_threads else 0,
         depth=1 if on_cpu else 2,
         stall_timeout=settings.stall_timeout,
         finish_threads=0 if on_cpu else 2,

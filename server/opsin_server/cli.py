@@ -27,10 +27,12 @@ _FLAGS: dict[str, tuple[str, ...]] = {
     "detectors_dir": ("detectors", "dirs"),
     "device": ("detectors", "device"),
     "dtype": ("detectors", "dtype"),
+    "runtime": ("detectors", "runtime"),
     "lanes": ("scheduler", "lanes"),
     "lane_threads": ("scheduler", "lane_threads"),
     "log_level": ("log", "level"),
     "log_format": ("log", "format"),
+    "loop_watch_ms": ("server", "loop_watch_ms"),
     "drain_delay": ("drain", "delay"),
     "grace": ("drain", "grace"),
 }
@@ -95,7 +97,16 @@ def serve(  # noqa: PLR0917  typer reads its parameters by name
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="auto, float32, bfloat16 or float16.", show_default="auto", rich_help_panel=_RUNNING
+            help="auto, float32, bfloat16, float16 or int8.", show_default="auto", rich_help_panel=_RUNNING
+        ),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, eager, channels_last, openvino or onnxruntime; on a GPU also compile and "
+            "cuda_graphs.",
+            show_default="auto",
+            rich_help_panel=_RUNNING,
         ),
     ] = None,
     lanes: Annotated[
@@ -118,6 +129,14 @@ def serve(  # noqa: PLR0917  typer reads its parameters by name
     ] = None,
     log_format: Annotated[
         str | None, typer.Option(help="console or json.", show_default="console", rich_help_panel=_LOGGING)
+    ] = None,
+    loop_watch_ms: Annotated[
+        float | None,
+        typer.Option(
+            help="Log what keeps the event loop for longer than so many milliseconds.",
+            show_default="0: off",
+            rich_help_panel=_LOGGING,
+        ),
     ] = None,
     drain_delay: Annotated[
         float | None,
@@ -155,11 +174,13 @@ def serve(  # noqa: PLR0917  typer reads its parameters by name
         "detectors_dir": detectors_dir or None,
         "device": device,
         "dtype": dtype,
+        "runtime": runtime,
         "lanes": lanes,
         "lane_threads": lane_threads,
         "metrics_port": metrics_port,
         "log_level": log_level,
         "log_format": log_format,
+        "loop_watch_ms": loop_watch_ms,
         "drain_delay": drain_delay,
         "grace": grace,
     }

@@ -325,4 +325,4 @@ def test_only_the_configuration_reads_the_environment() -> None:
                 readers.add(path.relative_to(root).as_posix())
             if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
                 readers.add(path.relative_to(root).as_posix())
-    assert readers <= {"config/sources.py"}
+    assert readers <= {"config/sources.py", "config/folders.py"}

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from opsin.v1.model_pb2 import Limits as Limits
     from opsin.v1.model_pb2 import Model as Model
     from opsin.v1.model_pb2 import ModelState as ModelState
+    from opsin.v1.model_pb2 import RuntimeTrial as RuntimeTrial
     from opsin.v1.model_pb2 import Task as Task
     from opsin.v1.model_service_pb2 import GetModelRequest as GetModelRequest
     from opsin.v1.model_service_pb2 import GetModelResponse as GetModelResponse
@@ -142,6 +143,7 @@ __all__ = [
     "Priority",
     "RawImage",
     "ReuseSimilar",
+    "RuntimeTrial",
     "SetTrafficRequest",
     "SetTrafficResponse",
     "StreamConfig",
@@ -214,6 +216,7 @@ _HOMES = {
     "Priority": "common_pb2",
     "RawImage": "common_pb2",
     "ReuseSimilar": "stream_pb2",
+    "RuntimeTrial": "model_pb2",
     "SetTrafficRequest": "model_service_pb2",
     "SetTrafficResponse": "model_service_pb2",
     "StreamConfig": "stream_pb2",

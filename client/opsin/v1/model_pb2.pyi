@@ -135,6 +135,7 @@ class Model(_message.Message):
     FLAG_CLASSES_FIELD_NUMBER: _builtins.int
     FLAG_THRESHOLD_FIELD_NUMBER: _builtins.int
     SERVING_SINCE_FIELD_NUMBER: _builtins.int
+    TRIALS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, `[a-z0-9][a-z0-9._-]{0,63}`."""
     version: _builtins.int
@@ -150,9 +151,11 @@ class Model(_message.Message):
     device: _builtins.str
     """The device it runs on, as in `Device.name`: `cpu`, `cuda:0`."""
     dtype: _builtins.str
-    """The type of its weights: `float32`, `bfloat16`, `float16`. Empty: not applicable."""
+    """The type of its weights: `float32`, `bfloat16`, `float16`, `int8`. Empty: not applicable."""
     runtime: _builtins.str
-    """What runs it: `torch`, `onnxruntime`. Empty: the detector's own code."""
+    """What runs it: `eager` (torch, as written), `channels_last`, `compile`, `cuda_graphs`, `openvino`,
+    `onnxruntime`. Empty: the detector's own code.
+    """
     traffic_weight: _builtins.int
     """Its share of the requests that name no version or label: this over the sum for all versions of the name. 0
     or above; 0: none.
@@ -211,6 +214,12 @@ class Model(_message.Message):
     def serving_since(self) -> _timestamp_pb2.Timestamp:
         """Since when it has been SERVING. Unset before."""
 
+    @_builtins.property
+    def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuntimeTrial]:
+        """The ways to run it that were tried while it was loaded, now or in an earlier start. Empty: the settings
+        left no choice, or its detector has none.
+        """
+
     def __init__(
         self,
         *,
@@ -240,14 +249,55 @@ class Model(_message.Message):
         flag_classes: _abc.Iterable[_builtins.str] | None = ...,
         flag_threshold: _builtins.float = ...,
         serving_since: _timestamp_pb2.Timestamp | None = ...,
+        trials: _abc.Iterable[Global___RuntimeTrial] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_options", b"default_options", "failure", b"failure", "load_time", b"load_time", "serving_since", b"serving_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "busy_share", b"busy_share", "classes", b"classes", "default_options", b"default_options", "detector", b"detector", "device", b"device", "dtype", b"dtype", "embedding_dimensions", b"embedding_dimensions", "failure", b"failure", "flag_classes", b"flag_classes", "flag_threshold", b"flag_threshold", "labels", b"labels", "load_time", b"load_time", "memory_bytes", b"memory_bytes", "name", b"name", "oldest_wait_us", b"oldest_wait_us", "profile", b"profile", "queued", b"queued", "runtime", b"runtime", "serving_since", b"serving_since", "shadow", b"shadow", "source", b"source", "state", b"state", "tasks", b"tasks", "traffic_weight", b"traffic_weight", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "busy_share", b"busy_share", "classes", b"classes", "default_options", b"default_options", "detector", b"detector", "device", b"device", "dtype", b"dtype", "embedding_dimensions", b"embedding_dimensions", "failure", b"failure", "flag_classes", b"flag_classes", "flag_threshold", b"flag_threshold", "labels", b"labels", "load_time", b"load_time", "memory_bytes", b"memory_bytes", "name", b"name", "oldest_wait_us", b"oldest_wait_us", "profile", b"profile", "queued", b"queued", "runtime", b"runtime", "serving_since", b"serving_since", "shadow", b"shadow", "source", b"source", "state", b"state", "tasks", b"tasks", "traffic_weight", b"traffic_weight", "trials", b"trials", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class RuntimeTrial(_message.Message):
+    """One way to run a model, and what came of trying it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    runtime: _builtins.str
+    """What ran it, as in `Model.runtime`."""
+    dtype: _builtins.str
+    """The type of its weights, as in `Model.dtype`."""
+    chosen: _builtins.bool
+    """Whether this is how the model is run."""
+    verdict: _builtins.str
+    """In words: `chosen`, `slower`, or why it was not taken."""
+    @_builtins.property
+    def times(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchProfile]:
+        """Its run time for some batch sizes, ascending. Empty: it could not be run."""
+
+    def __init__(
+        self,
+        *,
+        runtime: _builtins.str = ...,
+        dtype: _builtins.str = ...,
+        times: _abc.Iterable[Global___BatchProfile] | None = ...,
+        chosen: _builtins.bool = ...,
+        verdict: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "dtype", b"dtype", "runtime", b"runtime", "times", b"times", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuntimeTrial: _TypeAlias = RuntimeTrial  # noqa: Y015
 
 @_typing.final
 class BatchProfile(_message.Message):

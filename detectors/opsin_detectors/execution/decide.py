@@ -164,6 +164,9 @@ class _Decision:
     # -- measuring ---------------------------------------------------------------------------------------
 
     def _measured(self, hardware: Hardware, store: Store) -> tuple[Choice, Program]:
+        inputs = self._inputs()
+        if not inputs:  # nothing can be proved
+            return Choice(BASELINE), self._built(BASELINE, store)
         plans = candidates(hardware, exportable=self._network.picture is not None)
         programs: dict[Plan, Program] = {}
         verdicts: dict[Plan, str] = {}
@@ -172,7 +175,6 @@ class _Decision:
                 programs[plan] = self._built(plan, store, own=False)
             except LoadError as error:
                 verdicts[plan] = str(error)
-        inputs = self._inputs()
         times = self._timed(self._runs(programs, inputs), SIZES)
         chosen = self._proven(programs, times, inputs, verdicts)
         verdicts[chosen] = "chosen"

@@ -40,7 +40,7 @@ from opsin_detectors.api import (
 from opsin_detectors.flags import parse_flag
 from opsin_detectors.onnx import heads
 from opsin_detectors.onnx.description import Description, PictureForm, read
-from opsin_detectors.onnx.runtimes import Runtime, open_graph
+from opsin_detectors.onnx.runtimes import RUNTIMES, Runtime, open_graph
 from opsin_detectors.settings import Settings
 from opsin_detectors.suppression import keep
 
@@ -67,7 +67,8 @@ class OnnxModel(Detector):
 
     def __init__(self, context: LoadContext) -> None:
         settings = Settings(context)
-        runtime, beside = settings.text("runtime", "auto"), settings.text("description")
+        runtime = settings.text("runtime", context.runtime if context.runtime in RUNTIMES else "auto")
+        beside = settings.text("description")
         flag = settings.text("flag")
         settings.done()
         graph = _file(context)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
@@ -48,6 +49,17 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
+_SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def _long_name(value: object) -> object:
+    return _SHORT.get(value, value) if isinstance(value, str) else value
+
+
+Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16", "int8"], BeforeValidator(_long_name)]
+Runtime = Literal["auto", "eager", "channels_last", "compile", "cuda_graphs", "openvino", "onnxruntime"]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -74,6 +86,13 @@ class ServerSettings(Section):
     max_pending_calls: Count = 10_000
     """Calls that may wait to be taken up. gRPC cancels calls beyond it without a word to retry by, so leave
     it far above the callers you expect."""
+    cache_dir: Annotated[str, Field(min_length=1)] = "auto"
+    """Folder for what is worth keeping from one start to the next: how each model runs best here, and graphs
+    made for that. auto, the default: `opsin` in XDG_CACHE_HOME or ~/.cache; off keeps nothing, so that every
+    start measures. In a container a volume, or filled while the image is made."""
+    loop_watch_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """For finding what holds up everyone: logs whatever keeps the event loop for longer than so many
+    milliseconds. 0.5 is a start; 0, the default, is off. Costs some microseconds a call."""
 
 
 class MetricsSettings(Section):
@@ -176,8 +195,14 @@ class DetectorSettings(Section):
     """Folders to look for detectors in, beside the built-in ones. In the environment separated as PATH is."""
     device: Annotated[str, Field(pattern=DEVICE_PATTERN)] = "auto"
     """What models run on unless they say otherwise: auto (a GPU when there is one), cpu, cuda, cuda:1."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the weights. auto takes the fastest that keeps the answers; float32 to compare last digits."""
+    dtype: Dtype = "auto"
+    """Type of the weights: auto, float32 (or fp32), bfloat16 (bf16), float16 (fp16), int8. auto takes the
+    fastest that keeps the answers; float32 to compare last digits. int8 is quantised on real pictures while
+    loading, and refused where the best label changes on more than 2 in 100 of them."""
+    runtime: Runtime = "auto"
+    """What runs networks: auto, eager (torch, as they are written), channels_last, openvino, onnxruntime; on
+    a GPU also compile and cuda_graphs. auto measures once on each kind of machine and takes the fastest that
+    gives the same answers; eager to compare with other servers. With auto here and a dtype told: torch."""
 
     @field_validator("dirs", mode="before")
     @classmethod
@@ -234,8 +259,10 @@ class ModelSettings(Section):
     """The detector to run it with. Empty, the default: chosen by the source."""
     device: Annotated[str, Field(pattern=MODEL_DEVICE_PATTERN)] = ""
     """What it runs on. Empty, the default: as all models do."""
-    dtype: Literal["", "auto", "float32", "bfloat16", "float16"] = ""
+    dtype: Dtype | Literal[""] = ""
     """Type of its weights. Empty, the default: as for all models."""
+    runtime: Runtime | Literal[""] = ""
+    """What runs its network. Empty, the default: as for all models."""
     max_batch: Annotated[int, Field(ge=0, le=4096)] = 0
     """Largest batch. 0, the default: what the detector allows. Less when memory is short."""
     share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0

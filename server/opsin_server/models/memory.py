@@ -7,6 +7,7 @@ reads files.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +17,7 @@ from typing import Any
 
 from opsin_server.errors import Failure, Reason, quote
 
-__all__ = ["DeviceMemory", "memory_of", "needed", "refuse_if_short"]
+__all__ = ["DeviceMemory", "memory_of", "needed", "refuse_if_short", "taken"]
 
 WORK_SPACE = 1.2
 """What a loaded model takes for each byte of weights: buffers and activations of small batches."""
@@ -101,6 +102,18 @@ def refuse_if_short(name: str, device: str, bytes_needed: int, memory: DeviceMem
 def memory_of(device: str) -> DeviceMemory:
     """How a device stands now. A CPU's is what this process may use, its container's limit included."""
     return _of_gpu(device) if device.startswith("cuda") else _of_machine()
+
+
+def taken(device: str) -> int:
+    """Bytes that this process holds on a device now, its allocator's reserve included; 0: not known."""
+    torch = sys.modules.get("torch")
+    if device.startswith("cuda") and torch is not None:
+        return int(torch.cuda.memory_reserved(device))
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):  # not Linux
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _of_gpu(device: str) -> DeviceMemory:

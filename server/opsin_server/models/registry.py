@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import structlog
@@ -30,11 +31,13 @@ from opsin_server.models.background import in_background
 from opsin_server.models.following import check as check_followers
 from opsin_server.models.following import following
 from opsin_server.models.loaded import LoadedModel
+from opsin_server.models.runtimes import log_runtime
 from opsin_server.models.status import ModelState
-from opsin_server.models.warmup import examples, touch, warm_up
+from opsin_server.models.warmup import RUNS, examples, touch, warm_up
 from opsin_server.scheduling.batch import out_of_memory
 from opsin_server.scheduling.queues import ModelTerms
 from opsin_server.scheduling.scheduler import Scheduler
+from opsin_server.scheduling.width import pays
 
 __all__ = ["Registry", "Version"]
 
@@ -70,6 +73,8 @@ class Version:
     labels: tuple[str, ...] = field(default=())
     shadow: bool = False
     """Whether it gets a copy of every call for its name."""
+    work_bytes: int = 0
+    """Memory that warming up took beside the weights."""
     users: int = 0
     """Calls that are being answered by it, decoding included."""
 
@@ -110,6 +115,9 @@ class Registry:
         *,
         device: str = "cpu",
         dtype: str = "auto",
+        runtime: str = "eager",
+        threads: int = 1,
+        cache: Path | None = None,
         on_state: Callable[[Version], None] = lambda version: None,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -117,6 +125,9 @@ class Registry:
         self._scheduler = scheduler
         self._device = device
         self._dtype = dtype
+        self._runtime = runtime
+        self._threads = threads
+        self._cache = cache
         self._on_state = on_state
         self._chance = chance
         self._names: dict[str, dict[int, Version]] = {}
@@ -302,11 +313,15 @@ class Registry:
         self._check_wanted(version)
         self._enter(version, ModelState.LOADING)
         version.loaded = await in_background(self._load, version)
+        for one in version.loaded.whole:
+            log_runtime(one.key, one.info)
         self._check_wanted(version)
         check_followers(version.settings, version.loaded.info, self)
         self._enter(version, ModelState.WARMING)
+        before = memory.taken(version.loaded.info.device)
         for one in reversed(version.loaded.whole):
             await self._warm(version, one)
+        version.work_bytes = max(0, memory.taken(version.loaded.info.device) - before)
         self._check_wanted(version)
 
     def _check_wanted(self, version: Version) -> None:
@@ -380,6 +395,9 @@ class Registry:
             settings=resolved.settings,
             device=device,
             dtype=dtype,
+            runtime=settings.runtime or self._runtime,
+            threads=self._threads,
+            cache=self._cache,
         )
         detector = load_detector(resolved.found, context)
         return LoadedModel(settings.name, settings.version, detector, following(settings))
@@ -410,6 +428,15 @@ class Registry:
         for size, runs in measured.items():
             for seconds in runs:
                 self._scheduler.profile(model.key).observe(size, seconds)
+        if pair is not None and self._scheduler.can_widen and not model.light:
+            await self._widen(model, pair, min(measured[1]))
+
+    async def _widen(self, model: LoadedModel, pair: tuple[Prepared, Item], narrow: float) -> None:
+        """Have a model run on all cores when it is alone, if that is quicker."""
+        runs = [await self._scheduler.run_alone(model.key, model, [pair], wide=True) for _ in range(RUNS)]
+        if pays(narrow, min(runs[1:])):
+            self._scheduler.widen(model.key)
+        log.info("model_width", model=model.key, narrow_ms=_ms(narrow), wide_ms=_ms(min(runs[1:])))
 
     def _enter(self, version: Version, state: ModelState) -> None:
         version.state = state
@@ -421,6 +448,10 @@ class Registry:
         for version in self:
             if version.loaded is not None:
                 version.loaded.close()
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 1)
 
 
 def _why_failed(version: Version, error: Exception) -> Failure:

@@ -42,6 +42,7 @@ class ModelStatus:
     load_time: seconds of loading and warming up, None until SERVING.
     serving_since: seconds since the epoch.
     oldest_wait: seconds; busy_share: 0..1 of its lanes' time over the last seconds.
+    memory_bytes: its weights, and what warming up took beside them; 0 until it is loaded.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModelStatus:
     queued: int = 0
     oldest_wait: float = 0.0
     busy_share: float = 0.0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,7 @@ class Catalog:
             queued=self._scheduler.queues.waiting(key),
             oldest_wait=0.0 if oldest is None else max(0.0, now - oldest),
             busy_share=self._shares.model(key, now),
+            memory_bytes=version.loaded.info.memory_bytes + version.work_bytes if version.loaded else 0,
         )
 
     def _profile(self, key: str) -> tuple[BatchTime, ...]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from opsin.v1.detect_pb2 import DetectOptions
-from opsin.v1.model_pb2 import Device, Limits, Model
+from opsin.v1.model_pb2 import BatchProfile, Device, Limits, Model, RuntimeTrial
 from opsin.v1.model_pb2 import ModelState as StateMessage
 from opsin.v1.model_pb2 import Task as TaskMessage
 from opsin.v1.model_service_pb2 import (
@@ -20,7 +20,7 @@ from opsin.v1.model_service_pb2 import (
     ListModelsResponse,
 )
 from opsin.v1.stream_pb2 import Codec
-from opsin_detectors.api import ModelInfo, Task
+from opsin_detectors.api import ModelInfo, Task, Trial
 from opsin_server.admission.options import (
     DEFAULT_MAX_DETECTIONS,
     FEW_CLASSES,
@@ -136,6 +136,7 @@ def model_message(status: ModelStatus) -> Model:
         oldest_wait_us=microseconds(status.oldest_wait),
         busy_share=status.busy_share,
         shadow=status.shadow,
+        memory_bytes=status.memory_bytes,
     )
     if status.failure is not None:
         message.failure.CopyFrom(status_of(status.failure))
@@ -162,10 +163,24 @@ def _add_info(message: Model, info: ModelInfo) -> None:
     message.device = info.device
     message.dtype = info.dtype
     message.runtime = info.runtime
-    message.memory_bytes = info.memory_bytes
+    for trial in info.trials:
+        message.trials.append(_trial(trial))
     if info.flag is not None:
         message.flag_classes.extend(info.flag.classes)
         message.flag_threshold = info.flag.threshold
+
+
+def _trial(trial: Trial) -> RuntimeTrial:
+    times = [
+        BatchProfile(batch_size=size, median_us=microseconds(seconds)) for size, seconds in trial.seconds
+    ]
+    return RuntimeTrial(
+        runtime=trial.runtime,
+        dtype=trial.dtype,
+        times=times,
+        chosen=trial.verdict.startswith("chosen"),
+        verdict=trial.verdict,
+    )
 
 
 def _default_options(info: ModelInfo) -> DetectOptions:

@@ -139,15 +139,16 @@ class Batch:
 
 
 class WarmUp(Batch):
-    """A batch that somebody runs for its time, not for its answers."""
+    """A batch that somebody runs for its time, not for its answers. wide: with all cores."""
 
-    __slots__ = ("done",)
+    __slots__ = ("done", "wide")
 
     def __init__(
         self, model: str, runner: Runner, entries: Iterable[Entry], done: asyncio.Future[float]
     ) -> None:
         super().__init__(model, runner, list(entries))
         self.done = done
+        self.wide = False
         done.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody needs to ask a probe
 
     @property

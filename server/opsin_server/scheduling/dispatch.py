@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from opsin_server.scheduling.batch import Batch
+from opsin_server.scheduling.batch import Batch, WarmUp
 from opsin_server.scheduling.bypass import Bypass
 from opsin_server.scheduling.finishing import Answers, Finisher, finish
 from opsin_server.scheduling.fleet import Fleet
@@ -24,6 +24,7 @@ from opsin_server.scheduling.policy import LaneView, Run, Sleep, Wait, plan
 from opsin_server.scheduling.recovery import Recovery
 from opsin_server.scheduling.roster import Roster
 from opsin_server.scheduling.settling import Settler
+from opsin_server.scheduling.width import threads_for
 
 __all__ = ["Dispatcher", "LaneOptions"]
 
@@ -35,6 +36,7 @@ class LaneOptions:
     """The lanes of a device.
 
     lanes: how many threads run batches. threads_per_lane: torch threads of each, on a CPU.
+    wide_threads: torch threads of a batch that runs alone; 0: as always.
     depth: batches a lane has room for: 2 where the device computes by itself, so that the next one is
         copied in and launched meanwhile.
     stall_timeout: seconds a batch may run before its lane counts as stalled.
@@ -44,6 +46,7 @@ class LaneOptions:
 
     lanes: int = 1
     threads_per_lane: int = 1
+    wide_threads: int = 0
     depth: int = 1
     stall_timeout: float = 30.0
     spare_lanes: int = 8
@@ -88,10 +91,17 @@ class Dispatcher:
         self._recovery = Recovery(
             self.fleet, self._finisher, roster, bypass, settler, timeout=options.stall_timeout
         )
+        self.wide: set[str] = set()
+        """Models that are quicker with all cores when they run alone."""
         self._over = False
         self._step_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._watch = self._loop.call_later(self._watch_every, self._watch_lanes)
+
+    @property
+    def can_widen(self) -> bool:
+        """Whether all cores are more than a lane's."""
+        return self._options.wide_threads > self._options.threads_per_lane
 
     def kick(self) -> None:
         """Something changed: look, within this turn of the loop, what idle lanes can do."""
@@ -142,9 +152,21 @@ class Dispatcher:
                 self._run_here(lane, batch)
             else:
                 idle.pop()
-                lane.give(batch)
+                lane.give(batch, threads=self._threads(batch, len(idle)))
         if self._options.depth > 1:
             self._look_ahead()
+
+    def _threads(self, batch: Batch, idle: int) -> int:
+        """How wide a batch runs that leaves so many lanes idle. A warm-up says so itself."""
+        if isinstance(batch, WarmUp):
+            return self._options.wide_threads if batch.wide else 0
+        if batch.model not in self.wide:
+            return 0
+        return threads_for(
+            wide=self._options.wide_threads,
+            others=len(self.fleet) - 1 - idle,
+            waiting=len(self._pending.queues),
+        )
 
     def _look_ahead(self) -> None:
         """Give busy lanes the batch after, when it would be no smaller for waiting."""

@@ -87,6 +87,7 @@ class Lane:
         self._last_end = 0.0
         self._abandoned = False
         self._width = 0
+        self._wanted = threads
         mains = [self._launch_all, self._collect_all] if depth > 1 else [self._run_all]
         self._workers = [
             threading.Thread(target=main, name=f"lane-{index}-{n}", daemon=True)
@@ -105,13 +106,14 @@ class Lane:
         """True when a job may be given."""
         return len(self.jobs) < self.depth
 
-    def give(self, job: Job) -> None:
-        """Run `job` next. The lane must have room."""
+    def give(self, job: Job, *, threads: int = 0) -> None:
+        """Run `job` next, with `threads` torch threads; 0: its own number. The lane must have room."""
         if not self.room:
             raise RuntimeError(f"lane {self.index} is busy")
         if not self.jobs:
             self.since = time.monotonic()
         self.jobs.append(job)
+        self._wanted = threads or self.threads  # with room for two, a job may get the width of the next
         self._inbox.put(job)
 
     def run_here(self, job: Job) -> Report:
@@ -192,6 +194,7 @@ class Lane:
 
     def _set_width(self) -> None:
         """Torch's thread count belongs to the calling thread; torch may be loaded after the lane began."""
-        if self._width != self.threads and (torch := sys.modules.get("torch")) is not None:
-            torch.set_num_threads(self.threads)
-            self._width = self.threads
+        wanted = self._wanted
+        if self._width != wanted and (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(wanted)
+            self._width = wanted

@@ -151,14 +151,29 @@ class Scheduler:
             self._dispatcher.kick()
         return amended
 
-    async def run_alone(self, model: str, runner: Runner, pairs: Iterable[tuple[Prepared, Item]]) -> float:
-        """Run a batch past all queues (warm-up) and return its seconds on the lane; raises what it raises."""
+    async def run_alone(
+        self, model: str, runner: Runner, pairs: Iterable[tuple[Prepared, Item]], *, wide: bool = False
+    ) -> float:
+        """Run a batch past all queues (warm-up) and return its seconds on the lane; raises what it raises.
+
+        wide: with all cores, where the lanes are threads of a CPU that leave some to each other.
+        """
         if self._dead is not None or self._closed:
             raise failures.owner_lost(self._dead)
         batch = self._bypass.alone(model, runner, pairs)
+        batch.wide = wide
         self._bypass.append(batch)
         self._dispatcher.kick()
         return await batch.done
+
+    @property
+    def can_widen(self) -> bool:
+        """Whether a batch that runs alone may have more threads than its lane."""
+        return self._dispatcher.can_widen
+
+    def widen(self, key: str) -> None:
+        """From now on a model's batches have all cores when they run alone."""
+        self._dispatcher.wide.add(key)
 
     def _refusal(self, model: str) -> Failure | None:
         if self._dead is not None or self._closed:

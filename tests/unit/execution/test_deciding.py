@@ -1,0 +1,224 @@
+"""A detector's network is run as told, as chosen before, or the fastest way that gives the same answers."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from opsin_detectors.api import LoadContext, LoadError
+from opsin_detectors.execution import decide as deciding
+from opsin_detectors.execution.plan import BASELINE, Hardware, Plan
+
+from .tiny import Tiny, logits
+
+BF16 = Plan("channels_last", "bfloat16")
+LAST = Plan("channels_last")
+AUTO = LoadContext("tiny", runtime="auto")
+
+Timed = Callable[..., dict[Plan, dict[int, float]]]
+
+
+@pytest.fixture(autouse=True)
+def a_machine_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deciding, "here", lambda device: Hardware(name="a machine", bf16=True))
+
+
+def takes(seconds: Mapping[Plan, float]) -> Timed:
+    """Measures nothing, and says that each way takes so long; what is not named as long as the baseline."""
+
+    def timed(runs: Mapping[Plan, Any], sizes: Any) -> dict[Plan, dict[int, float]]:
+        for run in runs.values():
+            run(2)  # it can be run
+        return {plan: {1: seconds.get(plan, 1.0)} for plan in runs}
+
+    return timed
+
+
+def never(*_: object) -> dict[Plan, dict[int, float]]:
+    raise AssertionError("nothing is to be measured")
+
+
+def plan_of(detector: Tiny) -> Plan:
+    return Plan(detector.info.runtime, detector.info.dtype)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "dtype", "plan"),
+    [("eager", "auto", BASELINE), ("auto", "bfloat16", BF16), ("channels_last", "float32", LAST)],
+)
+def test_what_is_told_is_obeyed_without_measuring(runtime: str, dtype: str, plan: Plan) -> None:
+    detector = Tiny(LoadContext("tiny", runtime=runtime, dtype=dtype), timed=never)
+    assert plan_of(detector) == plan
+    assert detector.info.trials == ()
+
+
+def test_every_torch_way_gives_the_same_numbers() -> None:
+    plain = logits(Tiny(LoadContext("tiny")))
+    np.testing.assert_allclose(logits(Tiny(LoadContext("tiny", runtime="channels_last"))), plain, atol=1e-5)
+    np.testing.assert_allclose(logits(Tiny(LoadContext("tiny", dtype="bfloat16"))), plain, atol=0.02)
+
+
+def test_the_fastest_way_is_taken_and_all_that_were_tried_are_told() -> None:
+    detector = Tiny(AUTO, timed=takes({BF16: 0.5, LAST: 0.8}))
+    assert plan_of(detector) == BF16
+    assert {(t.runtime, t.dtype): t.verdict for t in detector.info.trials} == {
+        ("eager", "float32"): "slower",
+        ("channels_last", "float32"): "slower",
+        ("channels_last", "bfloat16"): "chosen",
+    }
+    assert detector.info.memory_bytes == 7 + 2 * (4 * 3 * 9 + 4 + 4 * 4 + 4)
+
+
+def test_where_nothing_is_faster_the_baseline_stays() -> None:
+    detector = Tiny(AUTO, timed=takes({BF16: 0.99, LAST: 1.2}))
+    assert plan_of(detector) == BASELINE
+    assert detector.info.trials[0].verdict == "chosen"
+
+
+def test_a_faster_way_with_other_answers_is_passed_over_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = deciding.torch_program
+
+    def wrong(network: Any, plan: Plan, *, own: bool = False) -> Any:
+        program = real(network, plan, own=own)
+        if plan == BF16:
+            return lambda batch: -program(batch)
+        return program
+
+    monkeypatch.setattr(deciding, "torch_program", wrong)
+    detector = Tiny(AUTO, timed=takes({BF16: 0.5, LAST: 0.8}))
+    assert plan_of(detector) == LAST
+    assert detector.info.trials[2].verdict.startswith("other answers: picture 1: best label")
+
+
+def test_a_way_that_breaks_on_pictures_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = deciding.torch_program
+
+    def breaks(network: Any, plan: Plan, *, own: bool = False) -> Any:
+        program = real(network, plan, own=own)
+        return (lambda batch: program(batch) if len(batch) == 2 else 1 / 0) if plan == BF16 else program
+
+    monkeypatch.setattr(deciding, "torch_program", breaks)
+    detector = Tiny(AUTO, timed=takes({BF16: 0.5}))
+    assert plan_of(detector) == BASELINE
+    assert "ZeroDivisionError" in detector.info.trials[2].verdict
+
+
+def test_where_nothing_can_be_proved_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deciding, "pictures", lambda: ())
+    assert plan_of(Tiny(AUTO, timed=never)) == BASELINE
+
+
+def test_the_next_start_takes_the_choice_and_measures_nothing(tmp_path: Path) -> None:
+    context = LoadContext("tiny", runtime="auto", cache=tmp_path)
+    first = Tiny(context, timed=takes({BF16: 0.5}))
+    again = Tiny(context, timed=never)
+    assert plan_of(again) == BF16
+    assert again.info == first.info
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threads": 2},
+        {"settings": {"a": "b"}},
+    ],
+)
+def test_a_choice_holds_only_for_what_it_was_made_for(tmp_path: Path, change: dict[str, Any]) -> None:
+    Tiny(LoadContext("tiny", runtime="auto", cache=tmp_path), timed=takes({BF16: 0.5}))
+    other = LoadContext("tiny", runtime="auto", cache=tmp_path, **change)
+    assert plan_of(Tiny(other, timed=takes({LAST: 0.5}))) == LAST
+
+
+def test_another_processor_measures_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = LoadContext("tiny", runtime="auto", cache=tmp_path)
+    Tiny(context, timed=takes({BF16: 0.5}))
+    monkeypatch.setattr(deciding, "here", lambda device: Hardware(name="another"))
+    assert plan_of(Tiny(context, timed=takes({LAST: 0.5}))) == LAST
+
+
+def test_measuring_runs_at_the_lanes_width_and_leaves_the_threads_own_alone() -> None:
+    seen = []
+
+    def timed(runs: Mapping[Plan, Any], sizes: Any) -> dict[Plan, dict[int, float]]:
+        seen.append(torch.get_num_threads())
+        return {plan: {1: 1.0} for plan in runs}
+
+    before = torch.get_num_threads()
+    Tiny(LoadContext("tiny", runtime="auto", threads=3), timed=timed)
+    assert seen == [3]
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ({"runtime": "tensorrt"}, "runtime of model “tiny” has to be one of auto, eager"),
+        ({"dtype": "int4"}, "dtype of model “tiny” has to be one of auto, float32"),
+        ({"runtime": "cuda_graphs"}, "needs a GPU"),
+        ({"runtime": "channels_last", "dtype": "int8"}, "int8 is run by openvino or onnxruntime"),
+    ],
+)
+def test_what_cannot_be_done_is_said(told: dict[str, str], sentence: str) -> None:
+    with pytest.raises(LoadError, match=sentence):
+        Tiny(LoadContext("tiny", **told))  # type: ignore[arg-type]
+
+
+def test_int8_without_a_quantiser_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deciding.quantize.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(LoadError, match=r"pip install 'opsin\[int8\]'"):
+        Tiny(LoadContext("tiny", dtype="int8", runtime="auto"))
+
+
+def test_int8_is_refused_where_the_best_label_changes_too_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = deciding.graphs.graph_program
+
+    def wrong(path: Path, plan: Plan, context: LoadContext) -> Any:
+        program = real(path, plan, context)
+        return lambda batch: -program(batch)
+
+    monkeypatch.setattr(deciding.graphs, "graph_program", wrong)
+    context = LoadContext("tiny", dtype="int8", runtime="onnxruntime", cache=tmp_path)
+    with pytest.raises(LoadError, match=r"cannot be run in int8: .* 98% are needed"):
+        Tiny(context)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_int8_is_made_checked_and_kept(tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("nncf")
+    context = LoadContext("tiny", dtype="int8", runtime=runtime, cache=tmp_path)
+    first = Tiny(context)
+    assert plan_of(first) == Plan(runtime, "int8")
+    assert "best label agrees on" in first.info.trials[0].verdict
+    np.testing.assert_allclose(logits(first), logits(Tiny(LoadContext("tiny"))), atol=0.1)
+    monkeypatch.setattr(deciding.quantize, "quantize", never)
+    assert Tiny(context).info == first.info
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_exported_network_gives_the_same_numbers_at_any_batch_size(runtime: str, tmp_path: Path) -> None:
+    plain, graph = Tiny(LoadContext("tiny")), Tiny(LoadContext("tiny", runtime=runtime, cache=tmp_path))
+    assert plan_of(graph) == Plan(runtime)
+    for size in (1, 3, 5):
+        batch = torch.randint(0, 256, (size, 8, 8, 3), dtype=torch.uint8)
+        np.testing.assert_allclose(graph.infer(batch).numpy(), plain.infer(batch).numpy(), atol=1e-4)
+
+
+def test_a_network_that_cannot_be_exported_is_run_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = frozenset({"openvino"})
+    monkeypatch.setattr(deciding, "here", lambda device: Hardware(bf16=True, installed=installed))
+
+    def fails(network: Any, path: Path) -> None:
+        raise LoadError("it cannot be exported: too clever")
+
+    monkeypatch.setattr(deciding.graphs, "export", fails)
+    detector = Tiny(AUTO, timed=takes({LAST: 0.5}))
+    assert plan_of(detector) == LAST
+    assert [t.verdict for t in detector.info.trials if t.runtime == "openvino"] == [
+        "it cannot be exported: too clever"
+    ] * 2
