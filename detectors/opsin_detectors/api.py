@@ -343,7 +343,7 @@ class LoadContext:
     settings: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
     dtype: str = "auto"
-    runtime: str = "eager"
+    runtime: str = "channels_last"
     threads: int = 1
     cache: Path | None = None
 

@@ -115,7 +115,7 @@ class Registry:
         *,
         device: str = "cpu",
         dtype: str = "auto",
-        runtime: str = "eager",
+        runtime: str = "channels_last",
         threads: int = 1,
         cache: Path | None = None,
         on_state: Callable[[Version], None] = lambda version: None,
