@@ -64,7 +64,8 @@ class Task(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BatchProfile:
-    """The learnt run time of one batch size: the median, and from there to the 90th percentile."""
+    """The learnt run time of one batch size: an average that a slow run hardly moves, and from there to about
+    the 90th percentile."""
 
     batch_size: int
     median_us: int

@@ -311,9 +311,13 @@ class BatchProfile(_message.Message):
     batch_size: _builtins.int
     """The batch size, one of `Model.buckets`."""
     median_us: _builtins.int
-    """The median run time of a whole batch, in microseconds."""
+    """The usual run time of a whole batch, in microseconds: an average in which later runs weigh more and a
+    single slow one hardly counts. The median where runs spread evenly, not a quantile that was counted.
+    """
     spread_us: _builtins.int
-    """How far runs lie apart: the 90th percentile less the median, in microseconds."""
+    """How far runs lie apart, in microseconds: the 90th percentile less `median_us`, estimated from the mean
+    absolute deviation as for a normal distribution.
+    """
     def __init__(
         self,
         *,

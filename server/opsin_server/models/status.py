@@ -24,7 +24,7 @@ class ModelState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BatchTime:
-    """Learnt run time of one batch size, in seconds: the median, and the 90th percentile less the median.
+    """Learnt run time of one batch size, in seconds: the usual, and about the 90th percentile less that.
 
     Both are estimates, from a mean and a mean deviation that outliers hardly move.
     """
