@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import numpy as np
 
+import opsin
 from bench.server import environment
 from opsin_detectors.api import Detector, Item, LoadContext, Prepared, Task
 from opsin_detectors.finder import find, load
@@ -29,7 +30,7 @@ from opsin_server.calls import EncodedImage
 from opsin_server.media.decode import decode
 from opsin_server.media.header import MediaLimits
 
-__all__ = ["Bare", "Round", "main"]
+__all__ = ["Bare", "Round", "hear", "loaded", "main", "stacked"]
 
 WARM_BATCHES = 3
 
@@ -43,10 +44,21 @@ class Round:
 
 
 class Bare:
-    """processes x lanes loops over one model; use as a context."""
+    """processes x lanes loops over one model; use as a context.
+
+    like: the model as the server tells of it, to run the network as it does there: same runtime, same number
+    type. None: as the detector has it by default.
+    """
 
     def __init__(
-        self, model: str, pictures: Sequence[str], *, processes: int = 1, lanes: int = 1, width: int = 1
+        self,
+        model: str,
+        pictures: Sequence[str],
+        *,
+        processes: int = 1,
+        lanes: int = 1,
+        width: int = 1,
+        like: opsin.Model | None = None,
     ) -> None:
         command = [
             sys.executable,
@@ -56,6 +68,8 @@ class Bare:
             f"--lanes={lanes}",
             f"--width={width}",
         ]
+        if like is not None:
+            command += [f"--runtime={like.runtime or 'eager'}", f"--dtype={like.dtype or 'auto'}"]
         self._processes = [
             subprocess.Popen(
                 [*command, *pictures],
@@ -69,7 +83,7 @@ class Bare:
 
     def __enter__(self) -> Self:
         for process in self._processes:
-            _hear(process)
+            hear(process)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,11 +97,12 @@ class Bare:
             assert process.stdin is not None
             process.stdin.write(f"{batch} {seconds}\n")
             process.stdin.flush()
-        told = [json.loads(_hear(process)) for process in self._processes]
+        told = [json.loads(hear(process)) for process in self._processes]
         return Round(sum(one["rate"] for one in told), median(one["p50"] for one in told))
 
 
-def _hear(process: "subprocess.Popen[str]") -> str:
+def hear(process: "subprocess.Popen[str]") -> str:
+    """The next line it says. Raises RuntimeError when it has ended."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -98,11 +113,19 @@ def _hear(process: "subprocess.Popen[str]") -> str:
 # --- in the other process ---------------------------------------------------------------------------------
 
 
-def _loaded(written: str) -> Detector:
+def loaded(written: str, runtime: str, dtype: str, threads: int) -> Detector:
+    """A model as `--model` writes it, run as told."""
     spec = parse(written)
     resolved = resolve(spec, find(()))
     context = LoadContext(
-        name=spec.name, source=resolved.source, settings=resolved.settings, device="cpu", dtype="auto"
+        name=spec.name,
+        source=resolved.source,
+        folder=resolved.found.folder,
+        settings=resolved.settings,
+        device="cpu",
+        dtype=dtype,
+        runtime=runtime,
+        threads=threads,
     )
     return load(resolved.found, context)
 
@@ -111,7 +134,7 @@ def _run(model: Detector, pictures: Sequence[bytes]) -> None:
     """The whole path of a batch."""
     pairs = [_ready(model, data) for data in pictures]
     data = [prepared.data for prepared, _ in pairs]
-    outputs = model.infer(data if model.info.input is None else _stacked(data, model.info.input.framework))
+    outputs = model.infer(data if model.info.input is None else stacked(data, model.info.input.framework))
     model.finish(outputs, [item for _, item in pairs])
 
 
@@ -123,7 +146,8 @@ def _ready(model: Detector, data: bytes) -> tuple[Prepared, Item]:
     return prepared, Item(task, options, prepared.state, image.width, image.height)
 
 
-def _stacked(data: Sequence[Any], framework: str) -> Any:
+def stacked(data: Sequence[Any], framework: str) -> Any:
+    """One batch of the arrays that `prepare` gave."""
     stacked = np.stack(data)
     if framework == "numpy":
         return stacked
@@ -169,9 +193,11 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--lanes", type=int, default=1)
     parser.add_argument("--width", type=int, default=1)
+    parser.add_argument("--runtime", default="eager")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("pictures", nargs="+")
     asked = parser.parse_args()
-    model = _loaded(asked.model)
+    model = loaded(asked.model, asked.runtime, asked.dtype, asked.width)
     pictures = [Path(path).read_bytes() for path in asked.pictures]
     for batch in itertools.islice(_batches(pictures, 2, 0), WARM_BATCHES):
         _run(model, batch)

@@ -23,6 +23,8 @@ GROUPS: Mapping[str, Group] = {
     "memory": Group("bench.memory", "the server's memory under twice the load it can do"),
     "greedy": Group("bench.greedy", "one caller in flight beside 256"),
     "shares": Group("bench.shares", "device time of three models with shares 1:1:2"),
+    "stages": Group("bench.stages", "CPU a call and a frame by stage, VGA and 1080p, four models"),
+    "knobs": Group("bench.knobs", "what each setting does to speed, beside the default"),
     "overhead": Group("bench.overhead", "server CPU a unary call, beside a handler that does nothing"),
     "cancellations": Group("bench.cancellations", "right answers while others cancel"),
     "stream-overhead": Group("bench.stream_overhead", "server CPU a streamed frame"),

@@ -29,7 +29,7 @@ def _model(spec: str, paths: tuple[str, ...], scale: Scale) -> Figure:
     scale.say(name)
     bare: list[float] = []
     served: list[float] = []
-    with Server(spec) as server, Bare(spec, paths) as loop:
+    with Server(spec) as server, Bare(spec, paths, like=server.model(name)) as loop:
         load = Load(server.target, name, Kind(paths), seconds)
         for _ in range(scale.rounds):
             bare.append(loop.round(1, seconds).p50)

@@ -35,16 +35,17 @@ ENVIRONMENT = {
 PATIENCE = 10.0
 
 
-def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Of every process that is measured."""
+def environment(more: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """Of every process that is measured. more: variables to add, or with None to leave out."""
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    return {**os.environ, **ENVIRONMENT, "PYTHONPATH": path, **(more or {})}
+    told = {**os.environ, **ENVIRONMENT, "PYTHONPATH": path, **(more or {})}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 class Process:
     """A process that says on standard output where it listens; ended on leaving the context."""
 
-    def __init__(self, command: Sequence[str], more: Mapping[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str], more: Mapping[str, str | None] | None = None) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed in __exit__
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment(more)
@@ -120,14 +121,23 @@ def _same(key: str, wanted: str, found: str) -> bool:
 
 
 class Server(Process):
-    """An Opsin server with these models, written as for `--model`. settings: OPSIN_* without the prefix."""
+    """An Opsin server with these models, written as for `--model`.
 
-    def __init__(self, *models: str, settings: Mapping[str, str] | None = None) -> None:
+    settings: OPSIN_* without the prefix. variables: of its environment, None to leave one out.
+    """
+
+    def __init__(
+        self,
+        *models: str,
+        settings: Mapping[str, str] | None = None,
+        variables: Mapping[str, str | None] | None = None,
+    ) -> None:
         self._metrics_port = free_port()
         command = [str(Path(sys.executable).parent / "opsin"), "serve", "--host", "127.0.0.1", "--port", "0"]
         command += ["--metrics-port", str(self._metrics_port), "--drain-delay", "0", "--log-level", "warning"]
         command += [part for model in models for part in ("--model", model)]
-        super().__init__(command, {f"OPSIN_{key}": value for key, value in (settings or {}).items()})
+        told = {f"OPSIN_{key}": value for key, value in (settings or {}).items()}
+        super().__init__(command, {**told, **(variables or {})})
 
     def counters(self) -> Counters:
         """What it has counted so far."""

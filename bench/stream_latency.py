@@ -24,7 +24,7 @@ def _model(spec: str, paths: tuple[str, ...], scale: Scale) -> Figure:
     scale.say(name)
     bare: list[float] = []
     served: list[float] = []
-    with Server(spec) as server, Bare(spec, paths) as loop:
+    with Server(spec) as server, Bare(spec, paths, like=server.model(name)) as loop:
         for number in range(scale.rounds):
             bare.append(loop.round(1, seconds).p50)
             (reel,) = drive(Cameras(server.target, name, Kind(paths), seconds, window=1, seed=number))

@@ -56,10 +56,13 @@ def contest(
     seconds = scale.seconds(10)
     with span(server) as warm:
         run(max(1.0, seconds / 3))
-    lanes, size = server.lanes(), warm.over.mean_batch(model)
-    batch = min(server.model(model).buckets, key=lambda bucket: abs(bucket - size))
+    lanes, size, like = server.lanes(), warm.over.mean_batch(model), server.model(model)
+    batch = min(like.buckets, key=lambda bucket: abs(bucket - size))
     held = Contest(batch, lanes)
-    with Bare(model, paths, lanes=lanes) as threads, Bare(model, paths, processes=lanes) as processes:
+    with (
+        Bare(model, paths, lanes=lanes, like=like) as threads,
+        Bare(model, paths, processes=lanes, like=like) as processes,
+    ):
         for number in range(scale.rounds + 1):
             held.threads.append(threads.round(batch, seconds).rate)
             held.processes.append(processes.round(batch, seconds).rate)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from bench.peers.answers import EXACT, RESAMPLED, ROUNDED, Tolerance
 from bench.peers.calling import Job
-from bench.peers.process import Caller, Tree, peer_environment, python_of, started
+from bench.peers.process import Caller, peer_environment, python_of, started
 from bench.peers.subjects import Subject, Table
 from bench.server import Server, free_port
+from bench.tree import Tree
 
 __all__ = ["CONTESTANTS", "OURS", "Callers", "Opsin", "Peer", "Running"]
 

@@ -1,26 +1,20 @@
-"""A contestant as a tree of processes: started, asked whether it is ready, put to sleep, ended.
-
-Idle servers are not free: some poll their queues, some run daemons. So everybody but the one whose turn it is
-is stopped (SIGSTOP), and pays for its own idleness only.
-"""
+"""A peer and its callers as processes: started, asked whether they are ready, ended."""
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-import psutil
-
 from bench.peers.calling import Heard, Job
 from bench.server import environment
+from bench.tree import Tree
 
-__all__ = ["ENVIRONMENTS", "ROOT", "Caller", "Tree", "python_of"]
+__all__ = ["ENVIRONMENTS", "ROOT", "Caller", "peer_environment", "python_of", "started"]
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = ROOT / ".venv-peers"
@@ -30,61 +24,6 @@ PATIENCE = 90.0
 def python_of(name: str) -> Path:
     """The interpreter of one of the environments that `make bench-peers` makes."""
     return ENVIRONMENTS / name / "bin" / "python"
-
-
-class Tree:
-    """A process and all that it started."""
-
-    def __init__(self, pid: int) -> None:
-        self._top = psutil.Process(pid)
-
-    def cpu_seconds(self) -> float:
-        """Of all of them, in user and in kernel mode, so far."""
-        total = 0.0
-        for one in self._all():
-            with suppress(psutil.NoSuchProcess):
-                times = one.cpu_times()
-                total += times.user + times.system
-        return total
-
-    def sleep(self) -> None:
-        """Nothing of it runs until `wake`."""
-        self._send(signal.SIGSTOP)
-
-    def wake(self) -> None:
-        """As before."""
-        self._send(signal.SIGCONT)
-
-    def end(self, patience: float = 15.0) -> None:
-        """Ask the first one to end, then make sure of all of them."""
-        self.wake()
-        everyone = self._all()
-        with suppress(psutil.NoSuchProcess):
-            self._top.send_signal(signal.SIGTERM)
-        _, left = psutil.wait_procs(everyone, timeout=patience)
-        for one in left:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
-        psutil.wait_procs(left, timeout=patience)
-
-    @contextmanager
-    def awake(self) -> Iterator[Self]:
-        """Awake within the block, asleep after it."""
-        self.wake()
-        try:
-            yield self
-        finally:
-            self.sleep()
-
-    def _all(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            return [self._top, *self._top.children(recursive=True)]
-        return []
-
-    def _send(self, sign: signal.Signals) -> None:
-        for one in self._all():
-            with suppress(psutil.NoSuchProcess):
-                one.send_signal(sign)
 
 
 class Caller:

@@ -1,6 +1,5 @@
 """The model files that all contestants serve, and the pictures they are asked about."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 import opsin_detectors
+from bench.vit import random_vit
 from opsin.bench.payloads import make_pictures
 
 __all__ = ["SUBJECTS", "Subject", "Table", "laid_out"]
@@ -60,30 +60,6 @@ def _subject(name: str, folder: Path) -> Subject:
             return Subject(name, "classifier", source, f"vit={source}")
         case _:
             raise ValueError(f"{name} is none of {', '.join(SUBJECTS)}")
-
-
-def random_vit(folder: Path) -> Path:
-    """ViT-base/16, 86 million parameters from a seed, saved as `from_pretrained` wants it."""
-    import torch
-    from transformers import ViTConfig, ViTForImageClassification
-
-    torch.manual_seed(7)
-    labels = {0: "neutral", 1: "flagged"}
-    config = ViTConfig(id2label=labels, label2id={name: index for index, name in labels.items()})
-    ViTForImageClassification(config).save_pretrained(folder)
-    told = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "size": {"height": 224, "width": 224},
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(told), encoding="utf-8")
-    return folder
 
 
 def _photos(folder: Path) -> list[str]:
