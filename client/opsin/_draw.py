@@ -103,11 +103,13 @@ class _Canvas:
         self._draw.rectangle((left, top, right, bottom), outline=color, width=line)
 
     def tag(self, detection: Detection) -> None:
-        """The caption of a box: above it, else inside, else below; where it covers no other caption."""
+        """The caption of a box: above it, inside, below or further down, where it covers no other."""
         left, top, _, bottom = self._rect(detection)
         text = caption(detection)
         width, height = self._size(text)
-        places = [self._inside(left, y, width, height) for y in (top - height, top, bottom, bottom - height)]
+        # Further down: boxes that fill the picture have one corner between them.
+        rows = (top - height, top, bottom, bottom - height, *range(top + height, bottom, height))
+        places = [self._inside(left, y, width, height) for y in rows]
         free = (place for place in places if not any(_overlap(place, other) for other in self._taken))
         self._text(next(free, places[0]), text, color_of(detection.label, detection.class_id))
 

@@ -66,6 +66,12 @@ def test_captions_do_not_cover_each_other_where_there_is_room() -> None:
         assert share > 300, "a caption's ground"
 
 
+def test_captions_of_boxes_that_fill_the_picture_stand_below_each_other() -> None:
+    drawn = np.asarray(result(320, 240, *[Box(0, 0, 1, 1)] * 4, source=GREY).draw())
+    for class_id in range(4):
+        assert (drawn == color_of("person", class_id)).all(axis=-1).sum() > 300, "a caption's ground"
+
+
 def test_a_note_stands_in_the_bottom_left_corner_and_no_caption_on_it() -> None:
     plain = result(320, 240, source=GREY)
     noted = np.asarray(opsin.draw(plain, GREY, note="17  31 ms"))
