@@ -38,6 +38,7 @@ __all__ = [
     "siglip2_naflex",
     "spread",
     "vit",
+    "vit_classifier",
     "yolos",
 ]
 
@@ -170,6 +171,14 @@ def vit(pooler: bool = True) -> Path:
     config = transformers.ViTConfig(**TINY, image_size=32, patch_size=8)
     model = transformers.ViTModel(config, add_pooling_layer=pooler)
     return _seeing(f"vit_{pooler}", model, pictures("ViT", size=_SQUARE))
+
+
+@cache
+def vit_classifier() -> Path:
+    """A ViT of 32 pixels that tells four classes apart."""
+    config = transformers.ViTConfig(**TINY, image_size=32, patch_size=8, num_labels=4)
+    model = transformers.ViTForImageClassification(config)
+    return _seeing("vit_classifier", model, pictures("ViT", size=_SQUARE))
 
 
 @cache

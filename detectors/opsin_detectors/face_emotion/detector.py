@@ -22,9 +22,7 @@ from opsin_detectors.api import (
     Box,
     Detection,
     Detector,
-    ImageInput,
     Input,
-    InputError,
     InputSpec,
     Item,
     LoadContext,
@@ -38,6 +36,7 @@ from opsin_detectors.api import (
 from opsin_detectors.face_emotion.emotion import Emotion
 from opsin_detectors.face_emotion.network import FACE_SIZE, TinyFace
 from opsin_detectors.face_emotion.weights_file import filled
+from opsin_detectors.inputs import picture_of
 from opsin_detectors.settings import Settings
 from opsin_detectors.suppression import keep
 
@@ -86,13 +85,10 @@ class FaceEmotion(Detector):
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Fit into the network's square, keeping the proportion."""
-        match source:
-            case ImageInput():
-                canvas, scale, _ = imaging.letterbox(source.pixels, FACE_SIZE, FACE_SIZE)
-                rows, columns = source.pixels.shape[:2]
-                return Prepared(canvas, Fitted(scale * columns / FACE_SIZE, scale * rows / FACE_SIZE))
-            case _:
-                raise InputError("face-emotion looks at pictures; it was given a text")
+        pixels = picture_of("face-emotion", source).pixels
+        canvas, scale, _ = imaging.letterbox(pixels, FACE_SIZE, FACE_SIZE)
+        rows, columns = pixels.shape[:2]
+        return Prepared(canvas, Fitted(scale * columns / FACE_SIZE, scale * rows / FACE_SIZE))
 
     @torch.inference_mode()
     def infer(self, batch: torch.Tensor) -> torch.Tensor:

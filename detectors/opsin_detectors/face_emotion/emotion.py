@@ -11,9 +11,7 @@ import torch
 from opsin_detectors import imaging, tensors
 from opsin_detectors.api import (
     Detector,
-    ImageInput,
     Input,
-    InputError,
     InputSpec,
     Item,
     Label,
@@ -26,6 +24,7 @@ from opsin_detectors.api import (
 )
 from opsin_detectors.face_emotion.network import EMOTION_SIZE, FaceExpression
 from opsin_detectors.face_emotion.weights_file import filled
+from opsin_detectors.inputs import picture_of
 
 __all__ = ["EMOTIONS", "Emotion"]
 
@@ -57,12 +56,9 @@ class Emotion(Detector):
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Fit the crop into the middle of a black square."""
-        match source:
-            case ImageInput():
-                canvas, _, _ = imaging.letterbox(source.pixels, EMOTION_SIZE, EMOTION_SIZE, centered=True)
-                return Prepared(canvas)
-            case _:
-                raise InputError("face-emotion looks at pictures; it was given a text")
+        pixels = picture_of("face-emotion", source).pixels
+        canvas, _, _ = imaging.letterbox(pixels, EMOTION_SIZE, EMOTION_SIZE, centered=True)
+        return Prepared(canvas)
 
     @torch.inference_mode()
     def infer(self, batch: torch.Tensor) -> torch.Tensor:

@@ -25,9 +25,7 @@ from opsin_detectors.api import (
     Box,
     Detection,
     Detector,
-    ImageInput,
     Input,
-    InputError,
     Item,
     LoadContext,
     LoadError,
@@ -38,6 +36,7 @@ from opsin_detectors.api import (
     Prepared,
     Task,
 )
+from opsin_detectors.inputs import picture_of
 from opsin_detectors.settings import Settings
 
 __all__ = ["Ocr"]
@@ -91,11 +90,8 @@ class Ocr(Detector):
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """The pixels, blue first, as rapidocr takes them."""
-        match source:
-            case ImageInput():
-                return Prepared(_thick_enough(source.pixels[..., ::-1], self._max_side))
-            case _:
-                raise InputError("ocr looks at pictures; it was given a text")
+        pixels = picture_of("ocr", source).pixels
+        return Prepared(_thick_enough(pixels[..., ::-1], self._max_side))
 
     def infer(self, batch: Sequence[Pixels]) -> list[list[Line]]:
         """The lines of each picture."""

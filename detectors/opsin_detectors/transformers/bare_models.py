@@ -1,6 +1,6 @@
 """Checkpoints of a model without a head (`…Model`): whether it takes pictures or texts decides who reads it.
 
-Either way a vector is made of what the model answers. Goes by what the library's class says of itself.
+Either way a vector is made of what the model answers. Goes by what the class says of itself.
 """
 
 import transformers
@@ -16,7 +16,8 @@ __all__ = ["bare_model"]
 def bare_model(context: LoadContext, checkpoint: Checkpoint) -> Detector:
     """Raises LoadError for a model that is given neither."""
     name = checkpoint.config.architectures[0]
-    match getattr(getattr(transformers, name, None), "main_input_name", None):
+    kind = getattr(transformers, name, None) or checkpoint.own_class("AutoModel")
+    match getattr(kind, "main_input_name", None):
         case "pixel_values":
             return ImageEmbedder(context, checkpoint)
         case "input_ids":

@@ -15,6 +15,7 @@ from typing import Any
 
 from huggingface_hub import constants
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging as hugging_face
 from transformers.utils.hub import cached_file
 
@@ -50,6 +51,14 @@ class Checkpoint:
         with _explained(context.source, "config"):
             config = AutoConfig.from_pretrained(context.source, revision=revision, trust_remote_code=trust)
         return cls(context.source, config, settings, revision, allow_pickle, trust)
+
+    def own_class(self, auto: str) -> Any:
+        """The checkpoint's own class behind transformers' `auto`; None without one that may run."""
+        where = (getattr(self.config, "auto_map", None) or {}).get(auto)
+        if not where or not self.trust_remote_code:
+            return None
+        with _explained(self.source, "code"):
+            return get_class_from_dynamic_module(where, self.source, revision=self.revision)
 
     def template(self, default: str) -> str:
         """The setting `template`. Raises LoadError unless it has exactly one place for a label."""

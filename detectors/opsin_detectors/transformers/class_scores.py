@@ -11,7 +11,7 @@ import torch
 
 from opsin_detectors.api import Label, LoadContext, LoadError, Options
 from opsin_detectors.flags import parse_flag
-from opsin_detectors.transformers.checkpoint import Checkpoint
+from opsin_detectors.transformers.checkpoint import Checkpoint, classes_of
 
 __all__ = ["ClassScores"]
 
@@ -29,8 +29,7 @@ class ClassScores:
     """
 
     def __init__(self, context: LoadContext, checkpoint: Checkpoint) -> None:
-        config = checkpoint.config
-        self.classes = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+        self.classes = classes_of(checkpoint.config)
         self.flag = parse_flag(checkpoint.settings.text("flag"), self.classes)
         self._independent = _independent(context, checkpoint)
         self._always = tuple(self.classes.index(name) for name in self.flag.classes) if self.flag else ()

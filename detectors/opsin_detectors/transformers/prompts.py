@@ -47,7 +47,7 @@ class Prompts:
         except TextTooLongError as error:
             message = f"{len(labels)} candidate labels are read as one text: {error}"
             raise TextTooLongError(message, option="candidate_labels") from None
-        return Prepared(ready.data, self._owners(labels, ready.shape), ready.shape)
+        return Prepared(ready.data, self._owners(labels, len(ready.data["input_ids"])), ready.shape)
 
     def _owners(self, labels: Sequence[str], length: int) -> Owners:
         owners = np.full(length, NOBODY, np.int64)

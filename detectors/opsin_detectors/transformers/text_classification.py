@@ -11,27 +11,22 @@ from transformers import AutoModelForSequenceClassification
 
 from opsin_detectors import tensors
 from opsin_detectors.api import (
-    Detector,
-    Input,
-    InputError,
     Item,
     LoadContext,
     LoadError,
     ModelInfo,
-    Options,
     Output,
-    Prepared,
     Task,
-    TextInput,
 )
 from opsin_detectors.transformers import texts
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.class_scores import ClassScores
+from opsin_detectors.transformers.reading import TextReader
 
 __all__ = ["TextClassifier"]
 
 
-class TextClassifier(Detector):
+class TextClassifier(TextReader):
     """A loaded checkpoint. Settings: those of `ClassScores`."""
 
     def __init__(self, context: LoadContext, checkpoint: Checkpoint) -> None:
@@ -60,22 +55,6 @@ class TextClassifier(Detector):
             runtime="eager",
             memory_bytes=tensors.bytes_of(self._model),
         )
-
-    def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
-        """Tokens, padded to a step of lengths. Raises InputError for a text that is too long."""
-        match source:
-            case TextInput():
-                return self._texts.prepare(source.text, truncate=options.truncate_text)
-            case _:
-                raise InputError(f"{self._name} reads texts; it was given a picture")
-
-    def example(self, task: Task) -> Input:
-        """A text of typical length that fits."""
-        return self._texts.example()
-
-    def examples(self, task: Task) -> Sequence[Input]:
-        """A text for each length that texts are padded to."""
-        return self._texts.examples()
 
     @torch.inference_mode()
     def infer(self, batch: Sequence[texts.Tokens]) -> torch.Tensor:

@@ -14,28 +14,23 @@ from transformers import AutoModel, AutoModelForTextEncoding
 
 from opsin_detectors import tensors
 from opsin_detectors.api import (
-    Detector,
-    Input,
-    InputError,
     Item,
     LoadContext,
     LoadError,
     ModelInfo,
-    Options,
     Output,
-    Prepared,
     Task,
-    TextInput,
 )
 from opsin_detectors.transformers import texts
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.pooling import MODES, pool
+from opsin_detectors.transformers.reading import TextReader
 from opsin_detectors.transformers.sentence import Recipe, read_recipe
 
 __all__ = ["SentenceEmbedder", "TextEmbedder"]
 
 
-class TextEmbedder(Detector):
+class TextEmbedder(TextReader):
     """A loaded checkpoint.
 
     Settings: `pooling` = auto or a mode of `pooling.py` (auto: as the checkpoint says, mean where it says
@@ -71,22 +66,6 @@ class TextEmbedder(Detector):
             runtime="eager",
             memory_bytes=tensors.bytes_of(self._model) + tensors.bytes_of(self._after),
         )
-
-    def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
-        """Tokens, padded to a step of lengths. Raises InputError for a text that is too long."""
-        match source:
-            case TextInput():
-                return self._texts.prepare(source.text, truncate=options.truncate_text)
-            case _:
-                raise InputError(f"{self._name} reads texts; it was given a picture")
-
-    def example(self, task: Task) -> Input:
-        """A text of typical length that fits."""
-        return self._texts.example()
-
-    def examples(self, task: Task) -> Sequence[Input]:
-        """A text for each length that texts are padded to."""
-        return self._texts.examples()
 
     @torch.inference_mode()
     def infer(self, batch: Sequence[texts.Tokens]) -> torch.Tensor:

@@ -6,12 +6,35 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from opsin_detectors.api import Detector, Input, LoadContext, LoadError, Options, Output, Task, TextInput
+from opsin_detectors.api import (
+    Detector,
+    ImageInput,
+    Input,
+    LoadContext,
+    LoadError,
+    Options,
+    Output,
+    Task,
+    TextInput,
+)
 from opsin_detectors.finder import find, load
 from opsin_detectors.testing import run
+from opsin_detectors.testing.running import by_shape, item, stack
 
-__all__ = ["SENTENCES", "alone", "groups", "open_", "refusal", "texts_of", "together", "vectors"]
+__all__ = [
+    "SENTENCES",
+    "alone",
+    "answered",
+    "groups",
+    "open_",
+    "photo",
+    "refusal",
+    "texts_of",
+    "together",
+    "vectors",
+]
 
 SENTENCES = (
     "a",
@@ -24,6 +47,13 @@ SENTENCES = (
     "a dog that barks at trains all day is no bother to anyone.",
 )
 """Of 3 to 60 letters, most lengths unlike."""
+
+
+def photo(width: int, height: int, seed: int = 1) -> ImageInput:
+    """Soft noise: something to see at every size, and no edges to resize in different ways."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+    return ImageInput(np.array(picture), width, height)
 
 
 def open_(folder: Path | str, dtype: str = "auto", **settings: str) -> Detector:
@@ -64,3 +94,14 @@ def alone(detector: Detector, inputs: Sequence[Input], task: Task) -> list[Outpu
 
 def vectors(outputs: Sequence[Output]) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.stack([output.vector for output in outputs if output.vector is not None])
+
+
+def answered(detector: Detector, given: Sequence[tuple[Input, Options]], task: Task) -> list[Output]:
+    """Inputs with options of their own, in as few batches as their shapes allow, answered in order."""
+    ready = [detector.prepare(one, task, options) for one, options in given]
+    answers: dict[int, Output] = {}
+    for places in by_shape(range(len(given)), ready):
+        items = [item(given[place][0], ready[place], task, given[place][1]) for place in places]
+        outputs = detector.infer(stack(detector, [ready[place] for place in places]))
+        answers |= zip(places, detector.finish(outputs, items), strict=True)
+    return [answers[place] for place in range(len(given))]

@@ -19,15 +19,15 @@ from opsin_detectors.api import (
     ImageInput,
     InputError,
     Item,
-    LoadContext,
     LoadError,
     Options,
     Output,
     Task,
     TextInput,
 )
-from opsin_detectors.finder import find, load
 from opsin_detectors.transformers.varied_pictures import VariedPictures, choose, fitted
+
+from .batches import answered, open_, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -43,34 +43,12 @@ FIXED = {"rt_detr"}
 SCORE, BOX = 0.02, 0.02
 
 
-def open_(folder: Path, dtype: str = "auto", **settings: str) -> Detector:
-    return load(find()["transformers"], LoadContext("m", source=str(folder), settings=settings, dtype=dtype))
-
-
-def photo(width: int, height: int, seed: int = 1) -> ImageInput:
-    """Soft noise: something to see at every size, and no edges to resize in different ways."""
-    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-    return ImageInput(np.array(picture), width, height)
-
-
 PHOTOS = [photo(192, 128), photo(192, 128, 2), photo(100, 240, 3), photo(500, 100, 4), photo(192, 128, 5)]
 
 
 def answer(detector: Detector, given: list[tuple[ImageInput, Options]]) -> list[Output]:
     """All in as few batches as their shapes allow, answered in the order given."""
-    ready = [detector.prepare(one, Task.DETECT, options) for one, options in given]
-    outputs: dict[int, Output] = {}
-    for shape in {one.shape for one in ready}:
-        rows = [row for row, one in enumerate(ready) if one.shape == shape]
-        data: Any = [ready[row].data for row in rows]
-        items = [
-            Item(Task.DETECT, given[row][1], ready[row].state, given[row][0].width, given[row][0].height)
-            for row in rows
-        ]
-        batch = data if detector.info.input is None else torch.from_numpy(np.stack(data))
-        outputs |= zip(rows, detector.finish(detector.infer(batch), items), strict=True)
-    return [outputs[row] for row in range(len(given))]
+    return answered(detector, given, Task.DETECT)
 
 
 def stock(folder: Path, source: ImageInput, threshold: float, dtype: str = "float32") -> list[Detection]:

@@ -17,8 +17,6 @@ from opsin_detectors.api import (
     Detector,
     ImageInput,
     InputError,
-    Item,
-    LoadContext,
     LoadError,
     Options,
     Output,
@@ -27,9 +25,10 @@ from opsin_detectors.api import (
     TextInput,
     TextTooLongError,
 )
-from opsin_detectors.finder import find, load
 from opsin_detectors.transformers.label_features import LabelFeatures
 from opsin_detectors.transformers.prompts import NOBODY, prompt
+
+from .batches import answered, open_, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -51,20 +50,10 @@ SHORT = {"template": "{}"}  # the tiny tokenizers spell every letter
 TOLERANCE = 0.03
 
 
-def open_(folder: Path, **settings: str) -> Detector:
-    return load(find()["transformers"], LoadContext("m", source=str(folder), settings=settings))
-
-
 def plain(kind: str) -> Detector:
     """A detector that reads labels as they are."""
     folder = {**CLASSIFIERS, **DETECTORS}[kind]()
     return open_(folder) if kind in DETECTORS else open_(folder, **SHORT)
-
-
-def photo(width: int, height: int, seed: int) -> ImageInput:
-    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-    return ImageInput(np.array(picture), width, height)
 
 
 PHOTOS = [photo(96, 64, 1), photo(50, 120, 2), photo(96, 64, 3), photo(96, 64, 4)]
@@ -76,17 +65,7 @@ GIVEN = [
 
 def answer(detector: Detector, given: list[tuple[ImageInput, Options]]) -> list[Output]:
     """All in as few batches as their shapes allow, answered in the order given."""
-    ready = [detector.prepare(one, Task.ZERO_SHOT, options) for one, options in given]
-    outputs: dict[int, Output] = {}
-    for shape in {one.shape for one in ready}:
-        rows = [row for row, one in enumerate(ready) if one.shape == shape]
-        items = [
-            Item(Task.ZERO_SHOT, given[row][1], ready[row].state, given[row][0].width, given[row][0].height)
-            for row in rows
-        ]
-        found = detector.finish(detector.infer([ready[row].data for row in rows]), items)
-        outputs |= zip(rows, found, strict=True)
-    return [outputs[row] for row in range(len(given))]
+    return answered(detector, given, Task.ZERO_SHOT)
 
 
 def stock_scores(folder: Path, source: ImageInput, labels: tuple[str, ...], template: str) -> list[float]:

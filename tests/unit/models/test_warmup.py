@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from opsin_detectors.api import Detector, Input, Prepared, Task, TextInput
+from opsin_detectors.api import Input, Prepared, Task, TextInput
 from opsin_server.models.warmup import LONG, RUNS, between, candidate_sizes, examples, touch, warm_up
 
 
@@ -86,7 +86,7 @@ async def test_what_is_not_about_memory_fails_at_any_size() -> None:
         await warm_up(model("cuda"), PAIR, broken, largest=64)
 
 
-class Reader(Detector):
+class Reader:
     """Reads texts; those of one length share a batch."""
 
     def __init__(self, *offered: str) -> None:
