@@ -12,17 +12,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 
 from opsin_detectors import tensors
-from opsin_detectors.api import (
-    Detector,
-    Input,
-    Item,
-    LoadContext,
-    ModelInfo,
-    Options,
-    Output,
-    Prepared,
-    Task,
-)
+from opsin_detectors.api import Detector, Input, Item, LoadContext, ModelInfo, Options, Output, Prepared, Task
 from opsin_detectors.execution.decide import decide
 from opsin_detectors.execution.network import Network, Outputs, Program
 from opsin_detectors.inputs import picture_of

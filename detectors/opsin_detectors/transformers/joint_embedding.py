@@ -8,17 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from opsin_detectors.api import (
-    Detector,
-    Input,
-    Item,
-    LoadContext,
-    ModelInfo,
-    Options,
-    Output,
-    Prepared,
-    Task,
-)
+from opsin_detectors.api import Detector, Input, Item, LoadContext, ModelInfo, Options, Output, Prepared, Task
 from opsin_detectors.inputs import picture_of, text_of
 from opsin_detectors.transformers import pictures
 from opsin_detectors.transformers.checkpoint import Checkpoint

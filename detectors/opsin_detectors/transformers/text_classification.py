@@ -10,14 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from opsin_detectors import tensors
-from opsin_detectors.api import (
-    Item,
-    LoadContext,
-    LoadError,
-    ModelInfo,
-    Output,
-    Task,
-)
+from opsin_detectors.api import Item, LoadContext, LoadError, ModelInfo, Output, Task
 from opsin_detectors.transformers import texts
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.class_scores import ClassScores

@@ -13,14 +13,7 @@ from torch import nn
 from transformers import AutoModel, AutoModelForTextEncoding
 
 from opsin_detectors import tensors
-from opsin_detectors.api import (
-    Item,
-    LoadContext,
-    LoadError,
-    ModelInfo,
-    Output,
-    Task,
-)
+from opsin_detectors.api import Item, LoadContext, LoadError, ModelInfo, Output, Task
 from opsin_detectors.transformers import texts
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.pooling import MODES, pool

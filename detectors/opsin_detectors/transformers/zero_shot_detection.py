@@ -11,17 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForZeroShotObjectDetection
 
 from opsin_detectors import tensors
-from opsin_detectors.api import (
-    Detector,
-    Input,
-    Item,
-    LoadContext,
-    ModelInfo,
-    Options,
-    Output,
-    Prepared,
-    Task,
-)
+from opsin_detectors.api import Detector, Input, Item, LoadContext, ModelInfo, Options, Output, Prepared, Task
 from opsin_detectors.inputs import picture_of
 from opsin_detectors.transformers import pictures, set_prediction
 from opsin_detectors.transformers.candidates import Sought, labels_of
