@@ -6,7 +6,7 @@ at a fixed rate whatever the server says. Each has a connection of its own, whic
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from opsin.v1 import (
     StreamDetectResponse,
 )
 
-__all__ = ["Cameras", "Reel", "drive", "hold", "open_stream"]
+__all__ = ["Cameras", "Reel", "drive", "drive_all", "hold", "open_stream"]
 
 PATIENCE = 120.0
 _END: Any = getattr(grpc.aio, "EOF")  # noqa: B009  which its type stubs have forgotten
@@ -78,7 +78,12 @@ class Reel:
 
 def drive(cameras: Cameras) -> list[Reel]:
     """Run them all at once; blocks until every frame is answered or its stream is broken."""
-    reels: list[Reel] = in_loop(_all(cameras))
+    return drive_all((cameras,))
+
+
+def drive_all(parts: Sequence[Cameras]) -> list[Reel]:
+    """The same for cameras of several kinds; their reels in the same order."""
+    reels: list[Reel] = in_loop(_all(parts))
     return reels
 
 
@@ -99,10 +104,10 @@ async def open_stream(connection: grpc.aio.Channel, config: StreamConfig) -> tup
     return call, ready
 
 
-async def _all(cameras: Cameras) -> list[Reel]:
+async def _all(parts: Sequence[Cameras]) -> list[Reel]:
     # Nobody films before all are there.
-    start = asyncio.Barrier(cameras.streams)
-    films = (_Camera(cameras, number, start).film() for number in range(cameras.streams))
+    start = asyncio.Barrier(sum(cameras.streams for cameras in parts))
+    films = (_Camera(cameras, number, start).film() for cameras in parts for number in range(cameras.streams))
     return list(await asyncio.gather(*films))
 
 

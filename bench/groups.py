@@ -29,11 +29,13 @@ GROUPS: Mapping[str, Group] = {
     "cancellations": Group("bench.cancellations", "right answers while others cancel"),
     "stream-overhead": Group("bench.stream_overhead", "server CPU a streamed frame"),
     "stream-latest": Group("bench.stream_latest", "eight cameras pushed at twice what the device can do"),
+    "stream-fairness": Group("bench.stream_fairness", "32 cameras of many rates and sizes, and a caller"),
     "stream-latency": Group("bench.stream_latency", "added to decode and model for a streamed frame"),
     "stream-throughput": Group(
         "bench.stream_throughput", "eight streams, every frame, against the bare model"
     ),
     "stream-idle": Group("bench.stream_idle", "eight busy streams beside 200 idle ones"),
+    "stream-envoy": Group("bench.stream_envoy", "streams through a real Envoy, beside direct ones"),
     "stream-churn": Group("bench.stream_churn", "what streams leave behind when they end or die"),
     "lifecycle": Group("bench.lifecycle", "versions loaded, switched and unloaded at half the capacity"),
     "reload-memory": Group("bench.reload_memory", "memory over 100 cycles of loading and unloading"),

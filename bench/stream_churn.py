@@ -1,7 +1,8 @@
 """What streams leave behind in the server: after 1 000 that open and end, and 100 whose process is killed.
 
-The first of each kind are not counted, as pools and caches fill then. Seen from outside: memory, file
-descriptors, threads, calls in flight and inputs that wait.
+The first of each kind are not counted, as pools and caches fill then; that takes some hundred kills, each of
+which leaves megabytes half-read, for the allocator's high-water mark to be found. Seen from outside: memory,
+file descriptors, threads, calls in flight and inputs that wait.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ __all__ = ["measure"]
 
 CYCLES, AT_ONCE = 1000, 10
 KILLED, PER_PROCESS = 100, 10
+FIRST, STEP = 300, 50
 MODEL = "device=echo,delay_ms=5"
 MIB = 1 << 20
 
@@ -31,7 +33,7 @@ def measure(scale: Scale) -> list[Figure]:
     cycles, killed = scale.count(CYCLES), max(PER_PROCESS, scale.count(KILLED))
     with Server(MODEL) as server:
         _cycle(server, max(AT_ONCE, cycles // 5))
-        _kill(server, killed // 2)
+        rise = _kills(server, scale.count(FIRST))
         start = _settled(server)
         scale.say(f"{cycles} streams open and end")
         _cycle(server, cycles)
@@ -39,12 +41,14 @@ def measure(scale: Scale) -> list[Figure]:
         scale.say(f"{killed} connections die")
         _kill(server, killed)
         end = _settled(server)
+        rise.append(end["mib"])
         (reel,) = drive(Cameras(server.target, "device", Kind(), 1.0, seed=9))
         counters = server.counters()
     told = {
         "start": start,
         "after_cycles": after_cycles,
         "after_kills": end,
+        "mib_by_kills": rise,
         "queued": counters.total("opsin_queued"),
         "decoded_bytes": counters.total("opsin_decoded_bytes"),
         "frames_answered_afterwards": reel.results,
@@ -82,6 +86,15 @@ def _cycle(server: Server, cycles: int) -> None:
         for reel in drive(cameras):
             if reel.error or reel.astray:
                 raise RuntimeError(f"a stream broke: {reel.error}")
+
+
+def _kills(server: Server, connections: int) -> list[float]:
+    """Memory after each of some steps, in MiB."""
+    rise = [_settled(server)["mib"]]
+    for _ in range(0, connections, STEP):
+        _kill(server, min(STEP, connections))
+        rise.append(_settled(server)["mib"])
+    return rise
 
 
 def _kill(server: Server, connections: int) -> None:

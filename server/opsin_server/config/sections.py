@@ -80,9 +80,10 @@ class ServerSettings(Section):
     """Address to listen on. Loopback for yourself; 0.0.0.0 or :: in a container, or to serve others."""
     port: Port = 50051
     """Port to listen on. 0 takes any free one and prints it, which suits tests."""
-    lookahead_bytes: Annotated[ByteSize, Field(ge=16384, le=64 << 20)] = ByteSize(128 << 10)
+    lookahead_bytes: Annotated[ByteSize, Field(ge=0, le=64 << 20)] = ByteSize(128 << 10)
     """How much a client may send ahead of what is read, for each stream. One or two frames of video: less
-    stalls a long line, more lets a stalled server collect stale frames."""
+    stalls a long line, more lets a stalled server collect stale frames. 0 leaves it to gRPC, whose own
+    choice grows to megabytes: to compare with, not to serve with."""
     max_pending_calls: Count = 10_000
     """Calls that may wait to be taken up. gRPC cancels calls beyond it without a word to retry by, so leave
     it far above the callers you expect."""

@@ -126,12 +126,13 @@ def options(settings: Settings) -> list[tuple[str, int]]:
     """Channel options. `maximum_concurrent_rpcs` is not among them: it refuses health checks too."""
     limit = int(settings.limits.max_message_bytes)
     pending = settings.server.max_pending_calls
+    ahead = int(settings.server.lookahead_bytes)
+    # With the defaults a client pushes 6 MB into a server that reads no further; with these, 0.2 MB.
+    bounds = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", ahead)] if ahead else []
     return [
+        *bounds,
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", limit),
-        # With the defaults a client pushes 6 MB into a server that reads no further; with these, 0.2 MB.
-        ("grpc.http2.bdp_probe", 0),
-        ("grpc.http2.lookahead_bytes", int(settings.server.lookahead_bytes)),
         # Beyond these gRPC cancels a call with neither code nor pushback; refusing is admission's business.
         ("grpc.server.max_pending_requests", pending),
         ("grpc.server.max_pending_requests_hard_limit", 2 * pending),
