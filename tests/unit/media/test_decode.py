@@ -3,7 +3,6 @@
 import io
 import struct
 import threading
-import time
 import warnings
 
 import numpy as np
@@ -257,11 +256,9 @@ def test_a_jpeg_of_countless_scans_is_refused_before_decoding() -> None:
 def test_a_png_of_countless_chunks_is_refused_before_decoding() -> None:
     sound = png(1, 1, bytes(4))
     bomb = sound[:-12] + chunk(b"tEXt", b"a\0") * 2_000_000 + sound[-12:]
-    began = time.perf_counter()
     failure = refusal(bomb)
     assert failure.reason is Reason.IMAGE_UNDECODABLE
-    assert str(MAX_BLOCKS) in failure.message
-    assert time.perf_counter() - began < 0.5
+    assert str(MAX_BLOCKS) in failure.message, "it counted no further"
 
 
 def test_a_png_of_compressed_text_does_not_blow_up() -> None:

