@@ -22,6 +22,9 @@ _REMEMBERED = 256
 Forgetting one forgives it a batch.
 """
 
+_OWED = 2.0
+"""How many runs of one ticket a flow that left unserved is owed at most when it comes back."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelTerms:
@@ -94,7 +97,7 @@ class ModelQueue:
         self.unserved_since = min(self.unserved_since, ticket.arrived)
 
     def remove(self, ticket: Ticket) -> None:
-        self.flows[ticket.priority, ticket.flow].waiting -= 1
+        self.clock.leaves(self.flows[ticket.priority, ticket.flow], _OWED * self.cost)
         group = self.groups[ticket.shape]
         group.classes[ticket.priority].remove(ticket)
         if not any(c.due for c in group.classes):
@@ -108,7 +111,7 @@ class ModelQueue:
             if ticket.priority and now - flow.since >= patience:
                 self.owed -= 1.0
             flow.since = now
-            flow.running += 1
+            self.clock.runs(flow)
             flow.virtual += self.cost
             self.running[ticket.id] = (self.cost, now)
         self.clock.serves(min(starts))

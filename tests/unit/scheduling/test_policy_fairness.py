@@ -149,19 +149,26 @@ def test_an_interactive_ticket_is_in_the_very_next_batch_whatever_waits_below_it
 
 
 @settings(SETTINGS, max_examples=15)
-@given(st.integers(0, 2**32), st.floats(0.0, 0.5))
-def test_flows_whose_waiting_ticket_is_superseded_by_a_newer_one_lose_nothing(
-    seed: int, noise: float
+@given(st.integers(0, 2**32), st.floats(0.0, 0.5), st.booleans())
+def test_flows_whose_waiting_ticket_is_replaced_by_a_newer_one_lose_nothing(
+    seed: int, noise: float, gone_before: bool
 ) -> None:
-    """As 32 cameras with LATEST do, at rates of their own, on a device that is not quite steady."""
+    """As 32 cameras do, at rates of their own, on a device that is not quite steady.
+
+    With LATEST the newer frame is there before the older one goes; with MAX_AGE it comes afterwards.
+    """
     made, dice = one_model((0.01, 0.005)), random.Random(seed)
     made.queues.terms["m"] = ModelTerms((1, 2, 4), max_hold=0.0)
     waiting = {flow: made.add(flow=str(flow), priority=Priority.STREAM) for flow in range(32)}
     served = [0] * 32
     for _ in range(160):
         for flow in [f for f in waiting if dice.random() < (0.1, 0.5, 0.9)[f % 3]]:
-            older, waiting[flow] = waiting[flow], made.add(flow=str(flow), priority=Priority.STREAM)
-            made.queues.remove(older)
+            older = waiting[flow]
+            if gone_before:
+                made.queues.remove(older)
+            waiting[flow] = made.add(flow=str(flow), priority=Priority.STREAM)
+            if not gone_before:
+                made.queues.remove(older)
         plan = made.plan()
         assert isinstance(plan.action, Run)
         ran_now = [int(ticket.flow) for ticket in plan.action.tickets]
@@ -170,3 +177,25 @@ def test_flows_whose_waiting_ticket_is_superseded_by_a_newer_one_lose_nothing(
             served[flow] += 1
             waiting[flow] = made.add(flow=str(flow), priority=Priority.STREAM)
     assert max(abs(one - 20) for one in served) <= 2, served
+
+
+def test_a_flow_that_comes_and_goes_unserved_is_owed_no_more_than_two_runs() -> None:
+    """What it is owed while others are served may not grow with every time that it comes and goes."""
+    made = one_model((0.0, 0.01))
+    made.queues.terms["m"] = ModelTerms((1,), max_hold=0.0)
+    for _ in range(50):
+        visitor = made.add(flow="visitor", priority=Priority.STREAM)
+        made.add(flow="caller")
+        made.carry_out(made.plan())
+        made.queues.remove(visitor)
+    order = []
+    for _ in range(6):
+        made.add(flow="visitor", priority=Priority.STREAM)
+        made.add(flow="peer", priority=Priority.STREAM)
+    for _ in range(12):
+        plan = made.plan()
+        assert isinstance(plan.action, Run)
+        order += [ticket.flow for ticket in plan.action.tickets]
+        made.carry_out(plan)
+    assert order[:2] == ["visitor", "visitor"]
+    assert order[:6].count("visitor") <= 4
