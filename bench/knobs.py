@@ -46,7 +46,8 @@ KNOBS = (
     Knob(f"{CORES} lanes of one thread", settings=_lanes(CORES, 1)),
     Knob("one thread to decode, prepare and finish", settings={"SCHEDULER__CPU_THREADS": "1"}),
     Knob("max_batch=1", model="max_batch=1"),
-    Knob("dtype=float32", model="dtype=float32"),
+    Knob("runtime=eager", model="runtime=eager"),
+    Knob("runtime=channels_last", model="runtime=channels_last"),
     Knob("dtype=bfloat16", model="dtype=bfloat16"),
 )
 

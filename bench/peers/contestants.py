@@ -135,7 +135,13 @@ _MOSEC_PAGE = "https://github.com/mosecorg/mosec#performance-tuning"
 
 OURS = (
     Opsin("opsin", "as `opsin serve` starts without settings"),
-    Opsin("opsin-fp32", "dtype=float32", settings="dtype=float32", tolerance=EXACT, held=True),
+    Opsin(
+        "opsin-fp32",
+        "runtime=eager, dtype=float32",
+        settings="runtime=eager,dtype=float32",
+        tolerance=EXACT,
+        held=True,
+    ),
     Opsin("opsin-int8", "dtype=int8", settings="dtype=int8", optional=True),
 )
 
