@@ -33,6 +33,8 @@ from opsin_detectors.api import (
     Stage,
     Task,
 )
+from opsin_detectors.execution.decide import decide
+from opsin_detectors.execution.network import Network, Program
 from opsin_detectors.face_emotion.emotion import Emotion
 from opsin_detectors.face_emotion.network import FACE_SIZE, TinyFace
 from opsin_detectors.face_emotion.weights_file import filled
@@ -62,12 +64,12 @@ class Fitted:
 class FaceEmotion(Detector):
     """Loaded weights on one device. Defaults: min_score 0.5, iou_threshold 0.4, 100 detections."""
 
+    program: Program
+
     def __init__(self, context: LoadContext) -> None:
         Settings(context).done()
-        dtype, device = tensors.dtype_of(context), tensors.device_of(context)
+        device = tensors.device_of(context)
         path = Path(context.source) / "tiny_face.safetensors"
-        self._network = tensors.placed(filled(TinyFace(), path), device, dtype)
-        self._normalize = tensors.Normalizer(_MEAN, _LEVELS, device, dtype)
         emotion = Emotion(context)
         self.info = ModelInfo(
             tasks=frozenset({Task.DETECT}),
@@ -77,11 +79,12 @@ class FaceEmotion(Detector):
             max_batch=32 if device.type == "cpu" else 128,
             decode_size=(FACE_SIZE, FACE_SIZE),
             device=context.device,
-            dtype=tensors.name_of(dtype),
-            runtime="eager",
-            memory_bytes=tensors.bytes_of(self._network) + emotion.info.memory_bytes,
+            memory_bytes=emotion.info.memory_bytes,
             stages=(Stage("emotion", emotion),),
         )
+        normalize = tensors.Normalizer(_MEAN, _LEVELS, device, torch.float32)
+        body = filled(TinyFace(), path).eval().requires_grad_(False).to(device)
+        decide(self, Network(body, lambda batch: {"x": normalize(batch)}, self.info.input), context)
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Fit into the network's square, keeping the proportion."""
@@ -93,7 +96,7 @@ class FaceEmotion(Detector):
     @torch.inference_mode()
     def infer(self, batch: torch.Tensor) -> torch.Tensor:
         """(B, 416, 416, 3) uint8 RGB -> (B, 845, 5) boxes on the canvas and score logits, float32."""
-        outputs: torch.Tensor = self._network(self._normalize(batch))
+        outputs: torch.Tensor = self.program(batch)
         return outputs
 
     def finish(self, outputs: torch.Tensor, items: Sequence[Item]) -> list[Output]:

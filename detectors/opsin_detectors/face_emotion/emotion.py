@@ -22,6 +22,8 @@ from opsin_detectors.api import (
     Prepared,
     Task,
 )
+from opsin_detectors.execution.decide import decide
+from opsin_detectors.execution.network import Network, Program
 from opsin_detectors.face_emotion.network import EMOTION_SIZE, FaceExpression
 from opsin_detectors.face_emotion.weights_file import filled
 from opsin_detectors.inputs import picture_of
@@ -37,11 +39,11 @@ _LEVELS = (255.0, 255.0, 255.0)
 class Emotion(Detector):
     """The expression network on one device: a crop of a face -> all seven emotions."""
 
+    program: Program
+
     def __init__(self, context: LoadContext) -> None:
-        dtype, device = tensors.dtype_of(context), tensors.device_of(context)
+        device = tensors.device_of(context)
         path = Path(context.source) / "face_expression.safetensors"
-        self._network = tensors.placed(filled(FaceExpression(), path), device, dtype)
-        self._normalize = tensors.Normalizer(_MEAN, _LEVELS, device, dtype)
         self.info = ModelInfo(
             tasks=frozenset({Task.CLASSIFY_IMAGE}),
             classes=EMOTIONS,
@@ -49,10 +51,10 @@ class Emotion(Detector):
             max_batch=64 if device.type == "cpu" else 256,
             decode_size=(EMOTION_SIZE, EMOTION_SIZE),
             device=context.device,
-            dtype=tensors.name_of(dtype),
-            runtime="eager",
-            memory_bytes=tensors.bytes_of(self._network),
         )
+        normalize = tensors.Normalizer(_MEAN, _LEVELS, device, torch.float32)
+        body = filled(FaceExpression(), path).eval().requires_grad_(False).to(device)
+        decide(self, Network(body, lambda batch: {"x": normalize(batch)}, self.info.input), context)
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Fit the crop into the middle of a black square."""
@@ -63,7 +65,7 @@ class Emotion(Detector):
     @torch.inference_mode()
     def infer(self, batch: torch.Tensor) -> torch.Tensor:
         """(B, 112, 112, 3) uint8 RGB -> (B, 7) scores that add up to 1, float32."""
-        scores: torch.Tensor = self._network(self._normalize(batch)).float().softmax(-1)
+        scores: torch.Tensor = self.program(batch).float().softmax(-1)
         return scores
 
     def finish(self, outputs: torch.Tensor, items: Sequence[Item]) -> list[Output]:

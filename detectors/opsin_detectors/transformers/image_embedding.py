@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModel
 
 from opsin_detectors import tensors
@@ -24,6 +25,8 @@ from opsin_detectors.api import (
     Prepared,
     Task,
 )
+from opsin_detectors.execution.decide import decide
+from opsin_detectors.execution.network import Network, Program
 from opsin_detectors.inputs import picture_of
 from opsin_detectors.transformers import pictures
 from opsin_detectors.transformers.checkpoint import Checkpoint
@@ -40,9 +43,11 @@ class ImageEmbedder(Detector):
     last layer) or mean (over all tokens of the last layer, or all places of the last map).
     """
 
+    program: Program
+
     def __init__(self, context: LoadContext, checkpoint: Checkpoint) -> None:
         self._name = context.name
-        self._device, dtype = tensors.device_of(context), tensors.dtype_of(context)
+        device = tensors.device_of(context)
         wanted = checkpoint.settings.text("pooling", "auto")
         checkpoint.settings.done()
         if wanted not in _POOLINGS:
@@ -50,23 +55,21 @@ class ImageEmbedder(Detector):
                 f"“pooling” of “{context.name}” has to be one of {', '.join(_POOLINGS)}, not “{wanted}”"
             )
         processor = checkpoint.image_processor()
-        self._pictures = pictures.choose(processor, self._device, dtype)
-        self._model = checkpoint.model(AutoModel, spare=["pooler"]).eval().to(torch.float32)
+        self._pictures = pictures.choose(processor, device, torch.float32)
+        model = checkpoint.model(AutoModel, spare=["pooler"]).eval().to(torch.float32)
         with torch.inference_mode():
-            tried = self._model(**pictures.probe(processor))
-        self._pooling = _choose(checkpoint.source, wanted, tried, self._model)
-        tensors.placed(self._model, self._device, dtype)
+            tried = model(**pictures.probe(processor))
+        pooling = _choose(checkpoint.source, wanted, tried, model)
+        body = _Embedder(model, pooling).eval().requires_grad_(False).to(device)
         self.info = ModelInfo(
             tasks=frozenset({Task.EMBED_IMAGE}),
             input=self._pictures.spec,
-            embedding_dimensions=int(_pooled(self._pooling, tried).shape[1]),
-            max_batch=32 if self._device.type == "cpu" else 128,
+            embedding_dimensions=int(_pooled(pooling, tried).shape[1]),
+            max_batch=32 if device.type == "cpu" else 128,
             decode_size=self._pictures.decode_size,
             device=context.device,
-            dtype=tensors.name_of(dtype),
-            runtime="eager",
-            memory_bytes=tensors.bytes_of(self._model),
         )
+        decide(self, Network(body, self._pictures.arguments, self._pictures.spec), context)
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Resize and crop, as the checkpoint's processor does."""
@@ -75,11 +78,24 @@ class ImageEmbedder(Detector):
     @torch.inference_mode()
     def infer(self, batch: Any) -> torch.Tensor:
         """Vectors, (B, dimensions)."""
-        return _pooled(self._pooling, self._model(**self._pictures.arguments(batch)))
+        vectors: torch.Tensor = self.program(batch)
+        return vectors
 
     def finish(self, outputs: torch.Tensor, items: Sequence[Item]) -> list[Output]:
         """A vector for each."""
         return [Output(vector=row.copy()) for row in outputs.float().cpu().numpy()]
+
+
+class _Embedder(nn.Module):
+    """The model as one step: its arguments -> vectors (B, dimensions)."""
+
+    def __init__(self, model: nn.Module, pooling: str) -> None:
+        super().__init__()
+        self.model = model
+        self.pooling = pooling
+
+    def forward(self, **arguments: torch.Tensor) -> torch.Tensor:
+        return _pooled(self.pooling, self.model(**arguments))
 
 
 def _choose(source: str, wanted: str, tried: Any, model: Any) -> str:
