@@ -129,11 +129,13 @@ class RedisCache:
         self._looking += 1
         try:
             data = await self._get(key)
+            failed = data is None
             # Not after a look-up that failed: one wait for a Redis in trouble is enough.
             if data == b"" and self._terms.wait and not self._breaker.open and not await self._claim(key):
                 data = await self._await_other(key, min(patience, self._terms.wait))
         finally:
             self._looking -= 1
+        self._metrics.looked("redis", "hit" if data else "error" if failed else "miss")
         return data or None
 
     async def _get(self, key: bytes) -> bytes | None:

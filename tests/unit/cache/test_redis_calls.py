@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from opsin_server.cache.redis import RedisCache, RedisTerms
 from opsin_server.telemetry.caching import CacheMetrics
@@ -34,10 +35,18 @@ class Silent:
         return True
 
 
-def over(client: Silent) -> RedisCache:
-    cache = RedisCache(RedisTerms("redis://127.0.0.1:1/0", timeout=0.002), CacheMetrics())
+def over(client: Silent, registry: CollectorRegistry | None = None) -> RedisCache:
+    cache = RedisCache(
+        RedisTerms("redis://127.0.0.1:1/0", timeout=0.002), CacheMetrics(registry or CollectorRegistry())
+    )
     cache._redis = client
     return cache
+
+
+async def cache_closed(cache: RedisCache) -> None:
+    for task in tuple(cache._tasks):
+        task.cancel()
+    await asyncio.gather(*cache._tasks, return_exceptions=True)
 
 
 async def test_after_a_look_up_in_vain_the_key_is_not_claimed_too() -> None:
@@ -69,7 +78,21 @@ async def test_more_look_ups_than_its_bound_are_not_begun(held: int) -> None:
     assert client.asked == []
 
 
-async def cache_closed(cache: RedisCache) -> None:
-    for task in tuple(cache._tasks):
-        task.cancel()
-    await asyncio.gather(*cache._tasks, return_exceptions=True)
+async def test_every_look_up_is_counted_by_how_it_ended() -> None:
+    registry, client = CollectorRegistry(), Silent({})
+    cache = over(client, registry)
+    await cache.get(KEY)
+    client.stored = {f"opsin:answer:{KEY.hex()}": b"answer"}
+    await cache.get(KEY)
+    await cache.get(KEY)
+    client.stored = None
+    for _ in range(7):
+        await cache.get(KEY)
+    counted = {
+        outcome: registry.get_sample_value(
+            "opsin_cache_lookups_total", {"where": "redis", "outcome": outcome}
+        )
+        for outcome in ("hit", "miss", "error", "skipped")
+    }
+    assert counted == {"hit": 2, "miss": 1, "error": 3, "skipped": 4}
+    await cache_closed(cache)
