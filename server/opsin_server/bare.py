@@ -51,6 +51,7 @@ class Work:
     """Torch threads of each process."""
     device: str = "cpu"
     dtype: str = "auto"
+    runtime: str = "channels_last"
     detectors_dirs: tuple[str, ...] = ()
 
 
@@ -148,6 +149,8 @@ def _load(work: Work) -> LoadedModel:
         settings=resolved.settings,
         device=work.device,
         dtype=work.dtype,
+        runtime=work.runtime,
+        threads=work.threads,
     )
     return LoadedModel(spec.name, 1, load(resolved.found, context))
 
@@ -176,6 +179,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--runtime", default="channels_last", help="as GetModel tells it")
     parser.add_argument("--detectors-dir", action="append", default=[])
     parser.add_argument("pictures", nargs="+")
     return parser.parse_args(argv)
@@ -192,6 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         told.threads,
         told.device,
         told.dtype,
+        told.runtime,
         tuple(told.detectors_dir),
     )
     try:
