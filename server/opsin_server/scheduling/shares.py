@@ -9,8 +9,8 @@ A party that was idle must not cash in on its absence. The clock remembers the v
 was last given, and a party that becomes active starts no earlier than that (Goyal, Vin and Cheng, "Start-time
 fair queueing", 1996). One that was ahead stays ahead, so going away and coming back gains nothing either.
 
-One whose last ticket left unserved (its caller hung up, its frame grew too old) was not idle but in the queue:
-it comes back as far behind as it left, at most by what `leaves` is told. Otherwise a camera whose frames die
+One whose last ticket left unserved (its caller hung up, its frame grew too old) was not idle but waiting: it
+comes back as far behind as it left, at most by what `leaves` is told. Otherwise a camera whose frames die
 before the next one comes would begin at the end of the queue each time, and never be seen.
 
 What a batch will cost is charged when it starts, by estimate, so that several lanes asking at one moment do
