@@ -92,10 +92,15 @@ def test_the_base_install_brings_grpc_and_protobuf_and_nothing_else(python: Path
     assert brought == {"opsin", "grpcio", "protobuf", "googleapis-common-protos", "typing-extensions"}
 
 
-def test_the_import_takes_less_than_300_ms(python: Path) -> None:
-    timed = "import time; start = time.perf_counter(); import opsin; print(time.perf_counter() - start)"
-    # The quickest of several: the first compiles, and the machine has other work.
-    assert min(float(run(str(python), "-c", timed)) for _ in range(5)) < 0.3
+def test_the_import_takes_less_than_300_ms_of_a_usual_core(python: Path) -> None:
+    """A core that needs 40 ms to import asyncio is a usual one; a slower one is slow with both."""
+    timed = "import time; start = time.process_time(); import {}; print(time.process_time() - start)"
+    # The quickest of several: the first compiles.
+    opsin, usual = (
+        min(float(run(str(python), "-c", timed.format(name))) for _ in range(5))
+        for name in ("opsin", "asyncio")
+    )
+    assert opsin < 0.3 / 0.04 * usual
 
 
 def test_every_public_name_of_the_client_can_be_had(python: Path) -> None:
@@ -111,7 +116,7 @@ stub = InferenceServiceStub(grpc.insecure_channel("127.0.0.1:1"))
 request = DetectRequest(image=Image(encoded=b"jpeg"))
 assert DetectRequest.FromString(request.SerializeToString()) == request
 try:
-    stub.Detect(request, timeout=5)
+    stub.Detect(request, timeout=30)
 except grpc.RpcError as error:
     assert error.code() is grpc.StatusCode.UNAVAILABLE, error
 """

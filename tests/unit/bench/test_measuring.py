@@ -62,7 +62,7 @@ async def test_an_open_loop_holds_its_rate_when_nobody_answers_in_time() -> None
     begun = time.monotonic()
     recording = await open_loop(call, 500, 0.2, seed=3)
     assert 60 < len(recording.samples) < 150, "about 100 begin, though none has ended by then"
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun < 15, "one after another they would take twenty seconds"
     assert recording.seconds > 0.35, "the rate is over the time up to the last answer"
 
 

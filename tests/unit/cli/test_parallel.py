@@ -13,7 +13,7 @@ def test_answers_come_in_the_order_of_the_items_though_the_first_is_slowest() ->
 
     def work(item: int) -> int:
         if item == 0:
-            assert second_done.wait(5)
+            assert second_done.wait(30)
         if item == 1:
             second_done.set()
         return item * 10
@@ -30,7 +30,7 @@ def test_exactly_as_many_run_at_once_as_there_are_jobs() -> None:
         with lock:
             running += 1
             most = max(most, running)
-        together.wait(5)
+        together.wait(30)
         with lock:
             running -= 1
 
