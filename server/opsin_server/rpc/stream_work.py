@@ -83,7 +83,10 @@ class Work:
         self.withdrawn = True
         self.let_go()
         if self.task is not None:
+            # A task that is cancelled keeps its frames, and those keep this: without a way back to the task
+            # they go when it does, and do not wait, with the picture, for the garbage collector.
             self.task.cancel()
+            self.task = None
 
     def let_go(self) -> None:
         """Its picture is not needed any more."""
