@@ -19,6 +19,7 @@ import simplejpeg
 
 from integration.streams.talking import Talk, ended, latest, picture, sequence, talking, word
 from opsin.v1 import Codec, Image, RawImage, StreamConfig, StreamDetectRequest
+from opsin_server import calls
 from opsin_server.media import video
 from opsin_server.rpc.live_stream import LiveStream
 from opsin_server.rpc.stream_work import Work
@@ -237,6 +238,27 @@ def streams_in_memory() -> int:
     gc.collect()
     kinds = (LiveStream, StreamSession, Work, video._ChainDecoder)
     return sum(type(thing) in kinds for thing in gc.get_objects())
+
+
+async def test_pictures_of_a_client_that_left_do_not_wait_for_the_garbage_collector() -> None:
+    def pictures() -> int:
+        return sum(type(thing) is calls.RawImage for thing in gc.get_objects())
+
+    async with serving("slow=echo,delay_ms=50,max_batch=1") as server:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                async with talking(server) as stream:
+                    await stream.config()
+                    for number in range(1, 6):
+                        await stream.frame(number)
+                    await stream.read()
+            async with asyncio.timeout(60):
+                while server.app.rpc.streams.live or server.app.scheduler.waiting or pictures():
+                    await asyncio.sleep(0.05)
+        finally:
+            gc.enable()
 
 
 @pytest.mark.slow
