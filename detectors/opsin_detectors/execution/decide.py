@@ -75,6 +75,9 @@ class _Decision:
         self._timed = timed
         self._rest = detector.info.memory_bytes
         """What the detector holds beside the network."""
+        self._reference: list[Output] = []
+        """What float32 answers to the views that int8 is checked with."""
+        self._refusal = ""
 
     def make(self) -> None:
         self._known("dtype", self._context.dtype, ("auto", *DTYPES))
@@ -244,29 +247,41 @@ class _Decision:
         kept = store.read()
         if kept is not None and kept.plan == plan and store.has(name):
             return kept, graphs.graph_program(store.path(name), plan, self._context)
-        with store.writing(name) as scratch:
-            quantize.quantize(runtime, self._exported(store), scratch, self._calibration())
-        program = graphs.graph_program(store.path(name), plan, self._context)
-        choice = Choice(plan, (Trial(runtime, "int8", (), self._agreed(program)),))
+        verdict, program = self._int8(plan, store, name, spare=False)
+        if not verdict:
+            verdict, program = self._int8(plan, store, name, spare=True)
+        if not verdict:
+            raise LoadError(self._refusal)
+        choice = Choice(plan, (Trial(runtime, "int8", (), verdict),))
         store.keep(choice)
         return choice, program
+
+    def _int8(self, plan: Plan, store: Store, name: str, *, spare: bool) -> tuple[str, Program]:
+        """The quantised network, and how well it agrees; an empty verdict where that is not enough."""
+        with store.writing(name) as scratch:
+            quantize.quantize(plan.runtime, self._exported(store), scratch, self._calibration(), spare=spare)
+        program = graphs.graph_program(store.path(name), plan, self._context)
+        share, count = self._agreed(program)
+        self._refusal = (
+            f"model “{self._context.name}” cannot be run in int8: its best label is as in float32 on "
+            f"{share:.1%} of {count} views of real pictures, and {LEAST_AGREEMENT:.0%} are needed; "
+            "take dtype=auto"
+        )
+        some = ", delicate layers as they were" if spare else ""
+        good = count and share >= LEAST_AGREEMENT
+        return f"chosen: best label agrees on {share:.1%} of {count} views{some}" if good else "", program
 
     def _calibration(self) -> list[Any]:
         ready = trying.prepared(self._detector, views(checking=False))
         return [trying.batch_of(self._detector, [one]).numpy() for one in ready]
 
-    def _agreed(self, program: Program) -> str:
-        """How well answers in int8 agree, in words. Raises LoadError where that is not enough."""
+    def _agreed(self, program: Program) -> tuple[float, int]:
+        """The share of views whose best label is that of float32, and how many were looked at."""
         looked = views(checking=True)
-        plain = torch_program(self._network, BASELINE, own=True)
-        share = agreement(self._answers(plain, looked), self._answers(program, looked))
-        if not looked or share < LEAST_AGREEMENT:
-            raise LoadError(
-                f"model “{self._context.name}” cannot be run in int8: its best label is as in float32 on "
-                f"{share:.1%} of {len(looked)} views of real pictures, and {LEAST_AGREEMENT:.0%} are needed; "
-                "take dtype=auto"
-            )
-        return f"chosen: best label agrees on {share:.1%} of {len(looked)} views"
+        if not self._reference:
+            plain = torch_program(self._network, Plan("channels_last"), own=False)
+            self._reference = self._answers(plain, looked)
+        return agreement(self._reference, self._answers(program, looked)), len(looked)
 
 
 @contextmanager

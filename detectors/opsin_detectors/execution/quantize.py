@@ -4,7 +4,9 @@ By NNCF into OpenVINO's own format, or by onnxruntime's quantiser. Whether the a
 `decide.py`; this only makes the graph.
 """
 
+import contextlib
 import importlib.util
+import io
 import logging
 import warnings
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from opsin_detectors.api import LoadError
+from opsin_detectors.execution.delicate import Layer, delicate
 from opsin_detectors.execution.graphs import INPUT
 
 __all__ = ["SUFFIX", "quantize", "runtime_for"]
@@ -38,19 +41,24 @@ def runtime_for(wanted: str) -> str:
     raise LoadError(f"dtype int8 needs {needs}, which are not all installed: {_HINT}")
 
 
-def quantize(runtime: str, graph: Path, written: Path, batches: Sequence[Array]) -> None:
-    """Read the ONNX file `graph`, calibrate on batches of uint8 pictures, and write what `runtime` reads."""
+def quantize(
+    runtime: str, graph: Path, written: Path, batches: Sequence[Array], *, spare: bool = False
+) -> None:
+    """Read the ONNX file `graph`, calibrate on batches of uint8 pictures, and write what `runtime` reads.
+
+    spare: leave delicate layers as they are. Raises LoadError.
+    """
     make = _by_nncf if runtime == "openvino" else _by_onnxruntime
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # a progress bar
             warnings.simplefilter("ignore")
-            make(graph, written, batches)
+            make(graph, written, batches, spare)
     except Exception as error:  # each quantiser has a tree of its own
         why = " ".join(str(error).split())[:300]
         raise LoadError(f"it cannot be quantised to int8: {type(error).__name__}: {why}") from error
 
 
-def _by_nncf(graph: Path, written: Path, batches: Sequence[Array]) -> None:
+def _by_nncf(graph: Path, written: Path, batches: Sequence[Array], spare: bool) -> None:
     import nncf  # type: ignore[import-untyped, unused-ignore]
     import openvino
 
@@ -61,8 +69,25 @@ def _by_nncf(graph: Path, written: Path, batches: Sequence[Array]) -> None:
         nncf.Dataset(list(batches)),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(batches),
+        ignored_scope=nncf.IgnoredScope(names=delicate(_openvino_layers(model))) if spare else None,
     )
     openvino.save_model(quantized, str(written), compress_to_fp16=False)
+
+
+def _openvino_layers(model: Any) -> list[Layer]:
+    return [
+        Layer(
+            op.get_friendly_name(),
+            weighted=op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul"),
+            depthwise=op.get_type_name() == "GroupConvolution",
+            feeds=tuple(
+                reader.get_node().get_friendly_name()
+                for output in op.outputs()
+                for reader in output.get_target_inputs()
+            ),
+        )
+        for op in model.get_ordered_ops()
+    ]
 
 
 class _Reader:
@@ -76,7 +101,8 @@ class _Reader:
         return None if batch is None else {INPUT: batch}
 
 
-def _by_onnxruntime(graph: Path, written: Path, batches: Sequence[Array]) -> None:
+def _by_onnxruntime(graph: Path, written: Path, batches: Sequence[Array], spare: bool) -> None:
+    import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -87,6 +113,7 @@ def _by_onnxruntime(graph: Path, written: Path, batches: Sequence[Array]) -> Non
             str(folded),
             str(written),
             _Reader(batches),
+            nodes_to_exclude=delicate(_onnx_layers(onnx.load(str(folded)).graph)) if spare else None,
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -94,3 +121,19 @@ def _by_onnxruntime(graph: Path, written: Path, batches: Sequence[Array]) -> Non
         )
     finally:
         folded.unlink(missing_ok=True)
+
+
+def _onnx_layers(graph: Any) -> list[Layer]:
+    readers: dict[str, list[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.name)
+    return [
+        Layer(
+            node.name,
+            weighted=node.op_type in ("Conv", "Gemm", "MatMul"),
+            depthwise=any(one.name == "group" and one.i > 1 for one in node.attribute),
+            feeds=tuple(reader for name in node.output for reader in readers.get(name, ())),
+        )
+        for node in graph.node
+    ]
