@@ -1,6 +1,8 @@
-"""The load tool: calls a server as hard as it is told, in processes of its own, and says how that went.
+"""The load tool: calls a server as it is told, in processes of its own, and says how that went.
 
-`load` is the loop and its samples, `payloads` what is sent, `calls` what one call is, `worker` a process of
-callers, `fleet` the processes together, `report` the figures. `python -m opsin.bench.worker` is started by
-`fleet`.
+Decisions, all pure: `arrivals` (when calls are due), `plan` and `job` (what is measured), `pairing`,
+`intervals` and `knee` (rounds, how sure they are, which rate next), `figures`, `limits`, `streamfigures`, `summary` (from
+samples to numbers). Loops: `load` (closed) and `openloop`, `streams`, over `calls` and `messages`. Processes:
+`runner` in `worker` under `fleet`, `bare` beside, `run` over all. Telling: `report`, `columns`, `notes`,
+`document`, `samplescsv`, `ghz`, `html` with `plots`.
 """

@@ -66,6 +66,7 @@ def plan_of(options: Options, settings: Settings) -> Iterator[Plan]:
     """The plan. Made-up pictures last as long as the block. Raises `typer.BadParameter`."""
     points = _points(options)
     duration = parse_duration(options.duration) if options.duration else None
+    deadline = parse_duration(options.deadline) if options.deadline else None
     total = None if duration else options.total or (None if options.trace else TOTAL)
     client, rival = client_options(settings), _rival(options, settings)
     asked = Asked(
@@ -87,7 +88,7 @@ def plan_of(options: Options, settings: Settings) -> Iterator[Plan]:
             connections=options.connections,
             warmup=options.warmup,
             rounds=options.repeats or (PAIRED_ROUNDS if rival else 1),
-            deadline=parse_duration(options.deadline) if options.deadline else None,
+            deadline=deadline,
             rival=rival,
             bare=_bare(options, duration),
             name=options.name,

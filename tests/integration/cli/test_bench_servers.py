@@ -43,6 +43,7 @@ def bench(target: str, *arguments: object, code: int = 0) -> list[dict[str, Any]
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_closed_loop_hides_what_an_open_one_shows_of_an_overloaded_server(target: str) -> None:
     """Twenty a second is all it can do. Asked for forty, whoever comes last has waited for all before."""
     load = ("--model", "one", "-n", 40)
@@ -94,6 +95,7 @@ def test_streams_tell_age_drops_by_reason_jitter_and_fairness(target: str) -> No
     assert sum(one["answered"] for one in line["streams"]["each"]) == line["answered"]
 
 
+@pytest.mark.slow
 def test_two_servers_take_turns_and_the_ratio_is_of_their_rounds(target: str, slower: str) -> None:
     load = ("--model", "one", "-n", 8, "-c", 1, "--repeats", 2, "--against", slower)
     told = bench(target, *load)
