@@ -2,6 +2,8 @@
 
 Owns what a batch call is: items on their own, equal items once, refused as a whole only when nothing of it
 could be admitted. How an input is answered is the pipeline's business.
+
+A parsed request is a copy of its pictures, so it is let go of (`del`) before the wait for the answers.
 """
 
 import asyncio
@@ -42,18 +44,22 @@ class InferenceService:
     async def detect(self, request: DetectRequest, context: CallContext) -> DetectResponse:
         """Look at one input."""
         call = detect_call(request, context.caller(), self._limits)
+        del request
         return detect_response(await self._pipeline.detect(call))
 
     async def embed(self, request: EmbedRequest, context: CallContext) -> EmbedResponse:
         """Embed one input."""
         call = embed_call(request, context.caller(), self._limits)
-        return embed_response(await self._pipeline.embed(call), packed_wanted(request))
+        packed = packed_wanted(request)
+        del request
+        return embed_response(await self._pipeline.embed(call), packed)
 
     async def batch_detect(self, request: BatchDetectRequest, context: CallContext) -> BatchDetectResponse:
         """Look at several inputs."""
         self._check_length(len(request.requests))
         caller = context.caller()
         calls = _each(request.requests, lambda item: detect_call(item, caller, self._limits))
+        del request
         outcomes = await self._outcomes(calls, self._pipeline.detect)
         reply = BatchDetectResponse()
         for outcome in outcomes:
@@ -68,13 +74,18 @@ class InferenceService:
         self._check_length(len(request.requests))
         caller = context.caller()
         calls = _each(request.requests, lambda item: embed_call(item, caller, self._limits))
+        packed = [
+            not isinstance(call, Failure) and packed_wanted(item)
+            for item, call in zip(request.requests, calls, strict=True)
+        ]
+        del request
         outcomes = await self._outcomes(calls, self._pipeline.embed)
         reply = BatchEmbedResponse()
-        for item, outcome in zip(request.requests, outcomes, strict=True):
+        for outcome, wanted in zip(outcomes, packed, strict=True):
             if isinstance(outcome, Failure):
                 reply.outcomes.add(error=status_of(outcome))
             else:
-                reply.outcomes.add(response=embed_response(outcome, packed_wanted(item)))
+                reply.outcomes.add(response=embed_response(outcome, wanted))
         return reply
 
     async def _outcomes(
