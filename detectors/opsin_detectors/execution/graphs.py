@@ -59,7 +59,8 @@ def export(network: Network, path: Path) -> None:
         with warnings.catch_warnings(), torch.inference_mode():
             # The exporter that follows one run of the module; the newer one takes ten times as long.
             warnings.simplefilter("ignore")
-            _export(_Whole(network), network.picture, path)
+            # The exporter gives a module back in the mode that it came in, the body with it.
+            _export(_Whole(network).eval(), network.picture, path)
     except Exception as error:  # whatever a module does that a graph cannot
         why = " ".join(str(error).split())[:200]
         raise LoadError(f"it cannot be exported: {type(error).__name__}: {why}") from error

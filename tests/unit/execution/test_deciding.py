@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from opsin_detectors.api import LoadContext, LoadError
+from opsin_detectors.api import InputSpec, LoadContext, LoadError
 from opsin_detectors.execution import decide as deciding
+from opsin_detectors.execution.network import Network
 from opsin_detectors.execution.plan import BASELINE, Hardware, Plan
 
-from .tiny import Tiny, logits
+from .tiny import Body, Tiny, logits, planes
 
 BF16 = Plan("channels_last", "bfloat16")
 LAST = Plan("channels_last")
@@ -207,6 +208,12 @@ def test_an_exported_network_gives_the_same_numbers_at_any_batch_size(runtime: s
     for size in (1, 3, 5):
         batch = torch.randint(0, 256, (size, 8, 8, 3), dtype=torch.uint8)
         np.testing.assert_allclose(graph.infer(batch).numpy(), plain.infer(batch).numpy(), atol=1e-4)
+
+
+def test_exporting_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    body = Body().eval()
+    deciding.graphs.export(Network(body, planes, InputSpec(8, 8)), tmp_path / "network.onnx")
+    assert not any(module.training for module in body.modules())
 
 
 def test_a_network_that_cannot_be_exported_is_run_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
