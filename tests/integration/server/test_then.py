@@ -205,3 +205,17 @@ async def test_what_cannot_follow_fails_the_load_and_says_why(
     assert failed.failure is not None
     assert failed.name == "a"
     assert why in failed.failure.message
+
+
+async def test_real_models_follow_each_other_and_the_second_need_not_be_asked_for() -> None:
+    picture = (Path(__file__).parents[2] / "data" / "images" / "astronaut.png").read_bytes()
+
+    async with serving("people=nanodet,then=nsfw,then_classes=person") as server:
+        reply = await server.inference.Detect(DetectRequest(model="people", image=Image(encoded=picture)))
+        alone = await server.inference.Detect(DetectRequest(model="nsfw", image=Image(encoded=picture)))
+
+    person = next(one for one in reply.detections if one.label == "person")
+    [told] = person.attributes
+    assert told.name == "nsfw"
+    assert told.labels[0].name == alone.labels[0].name == "neutral"
+    assert sum(one.score for one in told.labels) == pytest.approx(1.0, abs=1e-3)
