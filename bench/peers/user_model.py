@@ -102,7 +102,8 @@ class Detector:
     @torch.inference_mode()
     def run(self, batch: Sequence[Any]) -> list[dict[str, Any]]:
         """Boxes over the minimum score, after suppression."""
-        levels = torch.stack(list(batch)).permute(0, 3, 1, 2).flip(1).float()
+        # Planar, as every common way from a picture to a tensor gives it.
+        levels = torch.stack(list(batch)).permute(0, 3, 1, 2).flip(1).float().contiguous()
         outputs = self._model((levels - self._mean) / self._deviation)
         found = self._boxes.candidates(outputs, self._points, [self.MIN_SCORE] * len(batch))
         return [{"boxes": self._rows(found, found.image == index)} for index in range(len(batch))]
