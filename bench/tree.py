@@ -37,7 +37,7 @@ class Tree:
         """As before."""
         self._send(signal.SIGCONT)
 
-    def end(self, patience: float = 15.0) -> None:
+    def end(self, patience: float = 5.0) -> None:
         """Ask the first one to end, then make sure of all of them."""
         self.wake()
         everyone = self._all()
