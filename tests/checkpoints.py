@@ -48,7 +48,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-"
 
 
 def _folder(name: str) -> Path:
-    """Made empty. From here on what is random is the same in each run: `spread` sets only some of the weights."""
+    """Made empty. From here on what is random is the same in each run: `spread` sets only some weights."""
     torch.manual_seed(len(name))
     folder = Path(_ROOT.name) / name
     folder.mkdir()
