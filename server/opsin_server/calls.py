@@ -159,6 +159,11 @@ class EmbedCall:
 class Watcher(Protocol):
     """Is told how far a call has got."""
 
+    @property
+    def keen(self) -> bool:
+        """Whether it needs to hear of `started`."""
+        ...
+
     def decoded(self, image: ImageInput) -> None:
         """The picture, before it is prepared, on the thread that decoded it. What is raised ends the call."""
         ...

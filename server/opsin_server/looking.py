@@ -77,7 +77,7 @@ def submit(
                 priority=caller.priority,
                 deadline=caller.deadline,
                 size=getattr(prepared.data, "nbytes", 0),
-                on_start=watcher.started if watcher else None,
+                on_start=watcher.started if watcher is not None and watcher.keen else None,
                 when_idle=caller.when_idle,
             )
         )

@@ -10,7 +10,6 @@ raises `Failure`. Cancelling the task that awaits an answer takes its inputs out
 import math
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from opsin_detectors.api import (
@@ -45,7 +44,7 @@ from opsin_server.calls import (
 from opsin_server.cascade import Cascade, Second, own_stages, told_stages
 from opsin_server.errors import Failure, Reason
 from opsin_server.looking import all_done, pairs, prepare, submit, vector_of
-from opsin_server.media.budget import PixelBudget
+from opsin_server.media.budget import PixelBudget, Reservation
 from opsin_server.media.crop import crop
 from opsin_server.media.decode import decode, decoded_bytes, is_instant
 from opsin_server.media.header import MediaLimits
@@ -164,8 +163,8 @@ class Pipeline:
         async def compute(caller: Caller, watch: Stopwatch) -> DetectAnswer:
             return await self._detect(replace(looks, caller=caller), seconds, call.options.regions, watch)
 
-        if watcher is not None:  # a frame of a stream is like no other
-            return await compute(call.caller, watch)
+        if watcher is not None or self._is_quick(looks):  # a frame of a stream is like no other
+            return await self._detect(looks, seconds, call.options.regions, watch)
         others = tuple(s.model.key for s in seconds if s.model not in model.whole)
         question = Question("detect", task, (model.key, *others), options, call.options.regions)
         asked = Asked(question, call.source, _ref(model), call.options.skip_cache)
@@ -175,8 +174,8 @@ class Pipeline:
         self, looks: _Looks, seconds: Sequence[Second], regions: tuple[Box, ...], watch: Stopwatch
     ) -> DetectAnswer:
         model = looks.model
-        with ExitStack() as held:
-            ready, done = await self._look(looks, watch, held)
+        with self._budget.reserve(0) as pixels:
+            ready, done = await self._look(looks, watch, pixels)
             found, labels = await self._assembled(done, regions, model, looks.options)
             detections = [EmbeddedDetection(one) for one in found]
             if found and ready.image is not None:
@@ -202,18 +201,24 @@ class Pipeline:
         looks = _Looks(model, call.source, task, options, (WHOLE,), keep_image=False, caller=call.caller)
 
         async def compute(caller: Caller, watch: Stopwatch) -> EmbedAnswer:
-            with ExitStack() as held:
-                _, done = await self._look(replace(looks, caller=caller), watch, held)
+            with self._budget.reserve(0) as pixels:
+                _, done = await self._look(replace(looks, caller=caller), watch, pixels)
             vector = answers.cut_vector(
                 vector_of(done[0], model), dimensions=call.dimensions, normalize=call.normalize
             )
             return EmbedAnswer(model=_ref(model), vector=vector, timings=watch.stop())
 
+        if self._is_quick(looks):
+            return await compute(call.caller, watch)
         question = Question(
             "embed", task, (model.key,), options, normalize=call.normalize, dimensions=call.dimensions
         )
         asked = Asked(question, call.source, _ref(model), call.skip_cache)
         return await self._results.answer(asked, call.caller, watch, compute)
+
+    def _is_quick(self, looks: _Looks) -> bool:
+        """Whether the answer takes less time than looking who else asks for it, and is not kept."""
+        return looks.instant and not self._results.keeps
 
     async def _assembled(
         self, done: Sequence[Done], regions: tuple[Box, ...], model: LoadedModel, options: Options
@@ -241,13 +246,13 @@ class Pipeline:
         embed_task(model.name, model.info, _ANY_IMAGE)
         return model
 
-    async def _look(self, looks: _Looks, watch: Stopwatch, held: ExitStack) -> tuple[_Ready, list[Done]]:
+    async def _look(self, looks: _Looks, watch: Stopwatch, pixels: Reservation) -> tuple[_Ready, list[Done]]:
         """Admission, decode, prepare, and one ticket per region.
 
-        held: gets what is held of the budget of pixels: until the answers all of it, then the kept image.
+        pixels: grows by what is held of the budget: until the answers all of it, then the kept image.
         """
         with self._gate.admit(looks.model.key, len(looks.regions), looks.caller) as place:
-            budgeted = held.enter_context(self._budget.reserve(self._decoded_bytes(looks)))
+            pixels.grow(self._decoded_bytes(looks))
             watch.admitted()
             if looks.instant:
                 ready = _make_ready(looks, self._limits)
@@ -256,16 +261,16 @@ class Pipeline:
                 ready = await self._pool.run(
                     _make_ready, looks, self._limits, flow=looks.caller.flow, patient=patient
                 )
-            budgeted.shrink(ready.held_bytes)
+            pixels.shrink(ready.held_bytes)
             watch.ready(ready.decoded, ready.at)
             inputs = pairs(ready.prepared, looks.task, looks.options, (ready.width, ready.height))
+            if looks.watcher is not None:
+                looks.watcher.ready()
             futures = submit(
                 self._scheduler, looks.model, inputs, caller=looks.caller, place=place, watcher=looks.watcher
             )
-            if looks.watcher is not None:
-                looks.watcher.ready()
             done = await all_done(futures)
-            budgeted.shrink(ready.image.pixels.nbytes if ready.image else 0)
+            pixels.shrink(ready.image.pixels.nbytes if ready.image else 0)
         watch.ran(done)
         return ready, done
 

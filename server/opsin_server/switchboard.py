@@ -91,7 +91,7 @@ class Switchboard:
         if call.caller.priority is Priority.STREAM:
             # A stream names its version. What it sent before it heard that it has to go is still answered.
             version = self._registry.find(call.model, kind)
-            if version.state is ModelState.DRAINING and version.loaded is not None:
+            if version.serves or (version.state is ModelState.DRAINING and version.loaded is not None):
                 return version
         return self._registry.pick(call.model, kind, call.caller.routing_key)
 

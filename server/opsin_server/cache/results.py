@@ -87,6 +87,11 @@ class Results:
         self._joining: Joining[Answer] = Joining()
         self._identities: dict[str, bytes] = {}
 
+    @property
+    def keeps(self) -> bool:
+        """Whether answers are kept at all."""
+        return self._memory is not None or self._redis is not None
+
     # -- models ------------------------------------------------------------------------------------------
 
     def served(self, model: str, identity: bytes) -> None:

@@ -77,6 +77,10 @@ class Reservation:
         self._budget.used -= self.size - kept
         self.size = kept
 
+    def grow(self, size: int) -> None:
+        """Take `size` bytes more. Raises `Failure` as `PixelBudget.reserve` does."""
+        self.size += self._budget.reserve(size).size
+
     def release(self) -> None:
         """Give everything back."""
         self.shrink(0)

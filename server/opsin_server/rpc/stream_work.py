@@ -78,6 +78,11 @@ class Work:
         self._seen: Thumbnail | None = None
         self._key: Hashable = None
 
+    @property
+    def keen(self) -> bool:
+        """Whether its stream may still take it back when it starts."""
+        return self._watched
+
     def cancel(self) -> None:
         """Nobody wants it any more: stop, wherever it is."""
         self.withdrawn = True

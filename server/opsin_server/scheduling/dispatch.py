@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from opsin_server.scheduling.batch import Batch, WarmUp
+from opsin_server.scheduling.batch import Batch, Entry, WarmUp
 from opsin_server.scheduling.bypass import Bypass
 from opsin_server.scheduling.finishing import Answers, Finisher, finish
 from opsin_server.scheduling.fleet import Fleet
 from opsin_server.scheduling.lanes import Lane, Report
 from opsin_server.scheduling.pending import Pending
-from opsin_server.scheduling.policy import LaneView, Run, Sleep, Wait, plan
+from opsin_server.scheduling.policy import LaneView, Run, Sleep, Wait, at_once, plan
 from opsin_server.scheduling.recovery import Recovery
 from opsin_server.scheduling.roster import Roster
 from opsin_server.scheduling.settling import Settler
@@ -108,6 +108,26 @@ class Dispatcher:
         if not self._step_due:
             self._step_due = True
             self._loop.call_soon(self._step)
+
+    def runs_at_once(self, model: str, deadline: float) -> bool:
+        """Whether an input that comes now would run at once, alone."""
+        return (
+            self.fleet.free is not None
+            and not self._bypass
+            and not self._finisher.crowded
+            and at_once(
+                self._pending.queues, self._clock(), self._roster.profiles, model=model, deadline=deadline
+            )
+        )
+
+    def run_now(self, entry: Entry) -> None:
+        """Run a light input on the spot: waiting for a plan, and waking its caller, would take longer.
+
+        Only when `runs_at_once`. Where nobody waits fairness has nothing to say, so nobody is charged.
+        """
+        lane, model = self.fleet.free, entry.ticket.model
+        assert lane is not None
+        self._run_here(lane, Batch(model, self._roster[model].runner, (entry,), when_idle=True))
 
     def stop(self) -> None:
         """Give lanes nothing more; what they still report is void."""
@@ -217,10 +237,10 @@ class Dispatcher:
 
     def _run_here(self, lane: Lane, batch: Batch) -> None:
         """A batch that takes less than a hop to its lane runs on this thread, in the lane's place."""
-        report = lane.run_here(batch)
-        outcome: Answers = (None, report.error) if report.error else finish(batch, report.outputs)
-        self._settler.charge(batch, _seconds(batch, report))
-        self._settle(batch, report.started, outcome)
+        started, outputs, error = lane.run_here(batch)
+        outcome = finish(batch, outputs) if error is None else (None, error)
+        self._settler.charge(batch, (batch.inferred or self._clock()) - started)
+        self._settle(batch, started, outcome)
 
     def _settle(self, batch: Batch, started: float, outcome: Answers) -> None:
         parts = self._settler.settle(batch, started, *outcome)

@@ -60,6 +60,11 @@ class Fleet:
         """Lanes that have nothing to do."""
         return [lane for lane in self._lanes if lane.idle and lane not in self._unproven]
 
+    @property
+    def free(self) -> Lane | None:
+        """A lane that has nothing to do, if there is one."""
+        return next((lane for lane in self._lanes if not lane.jobs and lane not in self._unproven), None)
+
     def proven(self, lane: Lane) -> bool:
         """Whether a lane has run something since it took a lost one's place."""
         return lane not in self._unproven

@@ -116,9 +116,16 @@ class Lane:
         self._wanted = threads or self.threads  # with room for two, a job may get the width of the next
         self._inbox.put(job)
 
-    def run_here(self, job: Job) -> Report:
-        """Run `job` on the calling thread, in this lane's place. The lane must be idle, and stays so."""
-        return self._collected(self._launched(job))
+    def run_here(self, job: Job) -> tuple[float, object, BaseException | None]:
+        """Run `job` on the calling thread, in this lane's place. The lane must be idle, and stays so.
+
+        When it began, in clock seconds, its outputs, and what it raised.
+        """
+        started = time.monotonic()
+        try:
+            return started, job.collect(self, job.launch(self)), None
+        except BaseException as error:  # a job's failure is an answer, whatever it is
+            return started, None, error
 
     def release(self, report: Report) -> None:
         """Take note, on the owner's thread, that a job was reported."""

@@ -80,7 +80,7 @@ from opsin_server.scheduling.sizing import Scene, Size, hold_until, size_of
 from opsin_server.scheduling.ticket import Ticket
 from opsin_server.scheduling.waiting import Group
 
-__all__ = ["Dead", "LaneView", "Plan", "Run", "Sleep", "Wait", "plan"]
+__all__ = ["Dead", "LaneView", "Plan", "Run", "Sleep", "Wait", "at_once", "plan"]
 
 _DOUBT = 10.0
 """Seconds without a run after which a lower bound counts for half."""
@@ -194,7 +194,7 @@ def plan(queues: Queues, now: float, profiles: Mapping[str, Profile], lane: Lane
     weights = sum(queues.terms[key].weight for key, _ in work)
     for key, queue in work:
         terms, profile = queues.terms[key], profiles[key]
-        floor = _alive_from(queue, terms, profile, now)
+        floor = _alive_from(terms, profile, now, now - queue.unserved_since)
         dead.extend(_dead(queue, floor, now))
         option = _option(
             key,
@@ -210,16 +210,34 @@ def plan(queues: Queues, now: float, profiles: Mapping[str, Profile], lane: Lane
     return Plan(_choose(options, now, alone=alone), tuple(dead))
 
 
+def at_once(
+    queues: Queues, now: float, profiles: Mapping[str, Profile], *, model: str, deadline: float = math.inf
+) -> bool:
+    """Whether a ticket that comes now, to a free lane, runs alone at once: `plan` says so of it, too.
+
+    For light models, whose batch takes less time than a plan. Where nobody waits, only rules 1 and 5 have
+    anything to say of a single ticket; where these are not plainly for it, the answer is no, and `plan` is to
+    be asked.
+    """
+    if len(queues):
+        return False
+    terms, queue = queues.terms[model], queues.models.get(model)
+    if terms.max_hold and queue is not None and queue.arrivals.expected(now):
+        return False
+    return deadline == math.inf or deadline >= _alive_from(terms, profiles[model], now)
+
+
 def _in_use(queue: ModelQueue, now: float) -> bool:
     """Whether a model has work, or had a moment ago."""
     return bool(queue.share.waiting) or queue.arrivals.answered_at > now - _RECENT
 
 
-def _alive_from(queue: ModelQueue, terms: ModelTerms, profile: Profile, now: float) -> float:
-    """Deadlines before this moment cannot be met."""
+def _alive_from(terms: ModelTerms, profile: Profile, now: float, unproved: float = 0.0) -> float:
+    """Deadlines before this moment cannot be met. unproved: seconds for which tickets came and none ran."""
     least = profile.lower(terms.buckets[0] if terms.pads else 1)
-    unproved = max(0.0, now - queue.unserved_since)
-    return max(now + least * float(0.5 ** (unproved / _DOUBT)), math.nextafter(now, math.inf))
+    if unproved > 0.0:
+        least *= float(0.5 ** (unproved / _DOUBT))
+    return max(now + least, math.nextafter(now, math.inf))
 
 
 def _dead(queue: ModelQueue, floor: float, now: float) -> Iterator[Dead]:

@@ -125,6 +125,9 @@ class Scheduler:
     ) -> asyncio.Future[Done]:
         """Queue one input. The future gives `Done`, or raises Failure; cancelling it takes the ticket out.
 
+        A light model's input that finds the device idle and nobody waiting is answered before this returns,
+        unless it has an `on_start`, which could not cancel the future yet.
+
         on_start: called when its batch is about to run; may still cancel the future.
         when_idle: nobody waits for it. It is not queued, counts nowhere as work that waits, and runs alone,
             when nothing else would and, where there are several lanes, another one stays free.
@@ -139,8 +142,12 @@ class Scheduler:
         if when_idle:
             self._pending.add_for_idle(entry)
         else:
-            self._pending.add(entry)
             self._observer.ticket_arrived(ticket)
+            light = self._roster[model].runner.light and on_start is None
+            if light and self._dispatcher.runs_at_once(model, deadline):
+                self._dispatcher.run_now(entry)
+                return future
+            self._pending.add(entry)
         self._dispatcher.kick()
         return future
 
@@ -216,6 +223,10 @@ class Scheduler:
         if model not in self._roster:
             return 1.0
         return admit.drain_seconds(self.queues, self.profiles, self.lanes, model=model, tickets=tickets)
+
+    def runs_at_once(self, model: str, deadline: float) -> bool:
+        """Whether an input that came now would run at once, and in time as far as can be known."""
+        return model in self._roster and self._dispatcher.runs_at_once(model, deadline)
 
     def estimate(self, model: str, flow: str, priority: Priority, deadline: float) -> admit.Estimate | None:
         """What an input that came now would have to expect; None for a model that is not here."""

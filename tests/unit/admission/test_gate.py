@@ -24,6 +24,9 @@ class Scheduler:
     def backlog_seconds(self) -> float:
         return self.backlog
 
+    def runs_at_once(self, model: str, deadline: float) -> bool:
+        return False
+
     def estimate(self, model: str, flow: str, priority: Priority, deadline: float) -> Estimate | None:
         return self.expected
 
