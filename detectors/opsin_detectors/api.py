@@ -313,7 +313,7 @@ class ModelInfo:
     runtime: str = ""
     """What executes the model: "eager", "onnxruntime", ...; empty when there is no such thing."""
     trials: tuple[Trial, ...] = ()
-    """How else it could be run, measured here or in an earlier start; empty where nothing was to be chosen."""
+    """How else it could be run, measured here or in an earlier start; empty where nothing was chosen."""
     memory_bytes: int = 0
     """Weights and buffers held while loaded, those of its stages included."""
     stages: tuple[Stage, ...] = ()
