@@ -20,13 +20,21 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": platform.platform(),
+        "system": _system(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         # Above about half a core of others' work, the figures below are about them too.
         "load_before": psutil.getloadavg()[0],
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _system() -> str:
+    # The kernel's number, without what whoever built it calls it.
+    release = platform.release().partition("-")[0]
+    return f"{platform.system()} {release}, {platform.machine()}, {' '.join(platform.libc_ver())}".rstrip(
+        ", "
+    )
 
 
 def _cpu() -> str:
