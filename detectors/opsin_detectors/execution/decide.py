@@ -42,6 +42,8 @@ SIZES = (1, 4)
 """Batch sizes that are measured: one caller's, and one at which CPU models have their best throughput."""
 _SLOW = 0.25
 """Seconds; a network that takes longer for one input is measured at one input only."""
+_SPARED = (None, 0.0, 0.4)
+"""What int8 leaves as it is, tried in this order: nothing, delicate layers, these and the first of all."""
 LEAST_AGREEMENT = 0.98
 """int8 is refused below this share of views with the best label that they had."""
 _GRAPH = "network.onnx"
@@ -246,30 +248,35 @@ class _Decision:
         plan = Plan(runtime, "int8")
         kept = store.read()
         if kept is not None and kept.plan == plan and store.has(name):
-            return kept, graphs.graph_program(store.path(name), plan, self._context)
-        verdict, program = self._int8(plan, store, name, spare=False)
-        if not verdict:
-            verdict, program = self._int8(plan, store, name, spare=True)
-        if not verdict:
+            return kept, self._int8_program(plan, store, name)
+        for spare in _SPARED:
+            verdict, program = self._int8(plan, store, name, spare)
+            if verdict:
+                break
+        else:
             raise LoadError(self._refusal)
         choice = Choice(plan, (Trial(runtime, "int8", (), verdict),))
         store.keep(choice)
         return choice, program
 
-    def _int8(self, plan: Plan, store: Store, name: str, *, spare: bool) -> tuple[str, Program]:
+    def _int8(self, plan: Plan, store: Store, name: str, spare: float | None) -> tuple[str, Program]:
         """The quantised network, and how well it agrees; an empty verdict where that is not enough."""
         with store.writing(name) as scratch:
             quantize.quantize(plan.runtime, self._exported(store), scratch, self._calibration(), spare=spare)
-        program = graphs.graph_program(store.path(name), plan, self._context)
+        program = self._int8_program(plan, store, name)
         share, count = self._agreed(program)
         self._refusal = (
             f"model “{self._context.name}” cannot be run in int8: its best label is as in float32 on "
             f"{share:.1%} of {count} views of real pictures, and {LEAST_AGREEMENT:.0%} are needed; "
             "take dtype=auto"
         )
-        some = ", delicate layers as they were" if spare else ""
+        some = "" if spare is None else ", some layers left as they were"
         good = count and share >= LEAST_AGREEMENT
         return f"chosen: best label agrees on {share:.1%} of {count} views{some}" if good else "", program
+
+    def _int8_program(self, plan: Plan, store: Store, name: str) -> Program:
+        bf16 = here(self._context.device).bf16
+        return graphs.graph_program(store.path(name), plan, self._context, bf16=bf16)
 
     def _calibration(self) -> list[Any]:
         ready = trying.prepared(self._detector, views(checking=False))

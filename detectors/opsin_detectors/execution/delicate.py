@@ -21,10 +21,13 @@ class Layer:
     feeds: tuple[str, ...] = ()
 
 
-def delicate(layers: Sequence[Layer]) -> list[str]:
-    """Names of the delicate ones among the weighted layers. layers: each before those that it feeds."""
+def delicate(layers: Sequence[Layer], early: float = 0.0) -> list[str]:
+    """Names of the delicate ones among the weighted layers. layers: each before those that it feeds.
+
+    early: the share of the weighted layers, from the first on, that count as delicate as well.
+    """
     weighted = [layer for layer in layers if layer.weighted]
-    last = _last(layers)
+    last = _last(layers) | {layer.name for layer in weighted[: round(early * len(weighted))]}
     return [layer.name for layer in weighted if layer is weighted[0] or layer.depthwise or layer.name in last]
 
 

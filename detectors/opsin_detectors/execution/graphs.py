@@ -39,10 +39,13 @@ class GraphProgram:
         return outputs[0] if len(outputs) == 1 else outputs
 
 
-def graph_program(path: Path, plan: Plan, context: LoadContext) -> GraphProgram:
-    """The graph at `path` in the plan's runtime. Raises LoadError."""
-    # A quantised graph keeps what was not quantised in the type it has.
-    dtype = "float32" if plan.dtype == "int8" else plan.dtype
+def graph_program(path: Path, plan: Plan, context: LoadContext, *, bf16: bool = False) -> GraphProgram:
+    """The graph at `path` in the plan's runtime. Raises LoadError.
+
+    bf16: what a quantised graph left unquantised may be run in bfloat16, where the runtime can.
+    """
+    rest = "bfloat16" if bf16 and plan.runtime == "openvino" else "float32"
+    dtype = rest if plan.dtype == "int8" else plan.dtype
     runtime = open_graph(path, plan.runtime, dataclasses.replace(context, dtype=dtype))
     weights = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
     return GraphProgram(runtime, sum(one.stat().st_size for one in weights if one.exists()))

@@ -42,11 +42,12 @@ def runtime_for(wanted: str) -> str:
 
 
 def quantize(
-    runtime: str, graph: Path, written: Path, batches: Sequence[Array], *, spare: bool = False
+    runtime: str, graph: Path, written: Path, batches: Sequence[Array], *, spare: float | None = None
 ) -> None:
     """Read the ONNX file `graph`, calibrate on batches of uint8 pictures, and write what `runtime` reads.
 
-    spare: leave delicate layers as they are. Raises LoadError.
+    spare: leave delicate layers as they are, and this share of all from the first on; None: quantise all.
+    Raises LoadError.
     """
     make = _by_nncf if runtime == "openvino" else _by_onnxruntime
     try:
@@ -58,7 +59,7 @@ def quantize(
         raise LoadError(f"it cannot be quantised to int8: {type(error).__name__}: {why}") from error
 
 
-def _by_nncf(graph: Path, written: Path, batches: Sequence[Array], spare: bool) -> None:
+def _by_nncf(graph: Path, written: Path, batches: Sequence[Array], spare: float | None) -> None:
     import nncf  # type: ignore[import-untyped, unused-ignore]
     import openvino
 
@@ -69,7 +70,9 @@ def _by_nncf(graph: Path, written: Path, batches: Sequence[Array], spare: bool) 
         nncf.Dataset(list(batches)),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(batches),
-        ignored_scope=nncf.IgnoredScope(names=delicate(_openvino_layers(model))) if spare else None,
+        ignored_scope=None
+        if spare is None
+        else nncf.IgnoredScope(names=delicate(_openvino_layers(model), spare)),
     )
     openvino.save_model(quantized, str(written), compress_to_fp16=False)
 
@@ -101,7 +104,7 @@ class _Reader:
         return None if batch is None else {INPUT: batch}
 
 
-def _by_onnxruntime(graph: Path, written: Path, batches: Sequence[Array], spare: bool) -> None:
+def _by_onnxruntime(graph: Path, written: Path, batches: Sequence[Array], spare: float | None) -> None:
     import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -113,7 +116,9 @@ def _by_onnxruntime(graph: Path, written: Path, batches: Sequence[Array], spare:
             str(folded),
             str(written),
             _Reader(batches),
-            nodes_to_exclude=delicate(_onnx_layers(onnx.load(str(folded)).graph)) if spare else None,
+            nodes_to_exclude=None
+            if spare is None
+            else delicate(_onnx_layers(onnx.load(str(folded)).graph), spare),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,

@@ -178,8 +178,8 @@ def test_int8_is_refused_where_the_best_label_changes_too_often(
 ) -> None:
     real = deciding.graphs.graph_program
 
-    def wrong(path: Path, plan: Plan, context: LoadContext) -> Any:
-        program = real(path, plan, context)
+    def wrong(path: Path, plan: Plan, context: LoadContext, *, bf16: bool) -> Any:
+        program = real(path, plan, context, bf16=bf16)
         return lambda batch: -program(batch)
 
     monkeypatch.setattr(deciding.graphs, "graph_program", wrong)
