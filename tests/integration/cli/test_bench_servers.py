@@ -49,7 +49,7 @@ def test_a_closed_loop_hides_what_an_open_one_shows_of_an_overloaded_server(targ
     load = ("--model", "one", "-n", 40)
     (closed,) = bench(target, *load, "-c", 1)
     (opened,) = bench(target, *load, "--rps", 40, "--arrivals", "constant")
-    assert closed["latency"]["p99"] < 20 * closed["latency"]["p50"], "nothing seems to be wrong"
+    assert closed["latency"]["p50"] < opened["latency"]["p50"] / 2, "nothing seems to be wrong"
     assert opened["offered"] == 40
     assert opened["rate"] < 25, "the server does what it can"
     assert opened["latency"]["p99"] > 600, "40 calls of 50 ms within a second"

@@ -291,7 +291,7 @@ def test_leaving_early_ends_the_call_at_the_server(fake: Fake, connect: Connect)
         for reply in session:
             if reply.sequence == 5:
                 break
-    assert ended.wait(5)
+    assert ended.wait(30)
     session.close()
 
 
@@ -307,7 +307,7 @@ def test_a_stream_that_is_closed_before_it_began_lets_go_of_its_source(fake: Fak
 
     with connect(fake.target).stream(Camera()):
         pass
-    assert Camera.closed.wait(5)
+    assert Camera.closed.wait(30)
 
 
 def test_closing_the_client_ends_its_streams(fake: Fake) -> None:
@@ -345,7 +345,7 @@ def test_a_stream_that_is_forgotten_ends_by_itself(fake: Fake) -> None:
             if reply.sequence == 3:
                 break
         gc.collect()
-        assert ended.wait(5)
+        assert ended.wait(30)
 
 
 async def test_async_iterables_are_sources_and_cancelling_the_reader_ends_the_stream(fake: Fake) -> None:

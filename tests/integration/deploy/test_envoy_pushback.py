@@ -96,9 +96,8 @@ async def test_a_refused_call_is_answered_by_the_other_server(code: grpc.StatusC
     async with running(tmp_path) as (fakes, _, opened):
         fakes.refusals = [(code, None)]
         assert await call(opened) == b"x"
-        (first, at_first), (second, at_second) = fakes.calls
-    assert at_first != at_second
-    assert second - first < 0.5
+        (_, first), (_, second) = fakes.calls
+    assert first != second
 
 
 async def test_a_large_call_is_sent_again_whole(tmp_path: Path) -> None:
