@@ -9,6 +9,7 @@ import pytest
 
 import opsin
 from integration.client.fake import Fake, found, refuse
+from opsin import _channel
 
 Connect = Callable[..., Any]
 FULL = (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
@@ -35,16 +36,14 @@ def test_no_retry_comes_before_the_time_that_the_server_told(fake: Fake, connect
     assert all(gap >= 0.595 for gap in gaps(fake))
 
 
-def test_a_short_pushback_beats_the_configured_backoff(fake: Fake, connect: Connect) -> None:
-    client, took = connect(fake.target), []
-    for _ in range(3):
-        fake.calls.clear()
-        fail_first(fake, 4, *FULL, pushback="5")
-        assert client.detect(b"abc").detections
-        assert len(gaps(fake)) == 4
-        took.append(sum(gaps(fake)))
-    # By the configured backoff the last two gaps alone would average 1.2 s; a busy machine is late at times.
-    assert min(took) < 0.5
+def test_a_short_pushback_beats_the_configured_backoff(
+    fake: Fake, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("initialBackoff", "maxBackoff"):
+        monkeypatch.setitem(_channel._RETRY_POLICY, name, "600s")
+    fail_first(fake, 4, *FULL, pushback="5")
+    assert connect(fake.target).detect(b"abc", timeout=60).detections, "by the backoff it would never come"
+    assert len(gaps(fake)) == 4
 
 
 def test_never_means_never(fake: Fake, connect: Connect) -> None:
@@ -73,7 +72,7 @@ def test_the_deadline_bounds_all_attempts_together(fake: Fake, connect: Connect)
     fail_first(fake, 99, *FULL, pushback="300")
     with pytest.raises(opsin.OpsinError):
         connect(fake.target).detect(b"abc", timeout=0.5)
-    assert len(fake.calls) == 2
+    assert len(fake.calls) <= 2, "with a time each they would be five"
 
 
 def test_a_wrong_request_is_not_repeated(fake: Fake, connect: Connect) -> None:

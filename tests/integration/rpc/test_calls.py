@@ -88,9 +88,9 @@ async def test_detect_answers_with_what_the_pipeline_found(server) -> None:
 async def test_the_deadline_the_priority_and_the_connection_reach_the_pipeline(server) -> None:
     loop = asyncio.get_running_loop()
     request = DetectRequest(image=PICTURE, priority=Priority.PRIORITY_BULK, routing_key="k")
-    await server.inference.Detect(request, timeout=20)
+    await server.inference.Detect(request, timeout=200)
     caller = server.pipeline.calls[0].caller
-    assert 15 < caller.deadline - loop.time() < 21  # gRPC sends a timeout rounded up
+    assert 100 < caller.deadline - loop.time() < 210  # gRPC sends a timeout rounded up
     assert caller.priority is ticket.Priority.BULK
     assert caller.routing_key == "k"
     assert caller.flow.startswith("ipv4:127.0.0.1:")
@@ -175,17 +175,15 @@ async def test_a_refusal_is_trailers_only(server) -> None:
         raise Failure(Reason.QUEUE_FULL, "Full.", retry_after=0.01)
 
     server.pipeline.on_detect = fail_once
-    policy = """{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4, "initialBackoff": "5s",
-        "maxBackoff": "5s", "backoffMultiplier": 1, "retryableStatusCodes": ["RESOURCE_EXHAUSTED"]}}]}"""
+    policy = """{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4, "initialBackoff": "600s",
+        "maxBackoff": "600s", "backoffMultiplier": 1, "retryableStatusCodes": ["RESOURCE_EXHAUSTED"]}}]}"""
     async with grpc.aio.insecure_channel(
         server.address, options=[("grpc.service_config", policy)]
     ) as channel:
         call = channel.unary_unary("/opsin.v1.InferenceService/Detect")
-        began = asyncio.get_running_loop().time()
         with pytest.raises(grpc.aio.AioRpcError):
-            await call(DetectRequest(image=PICTURE).SerializeToString())
-        assert attempts == 4
-        assert asyncio.get_running_loop().time() - began < 3  # the pushback, not the backoff of 5 s
+            await call(DetectRequest(image=PICTURE).SerializeToString(), timeout=60)
+        assert attempts == 4, "after the pushback, not the backoff"
 
 
 async def test_an_unexpected_exception_tells_an_id_and_nothing_else(server) -> None:
@@ -203,7 +201,7 @@ async def test_a_cancellation_that_leaks_out_of_the_work_never_leaves_the_client
         raise asyncio.CancelledError
 
     server.pipeline.on_detect = leak
-    error = await refused(server.inference.Detect(DetectRequest(image=PICTURE), timeout=5))
+    error = await refused(server.inference.Detect(DetectRequest(image=PICTURE), timeout=30))
     assert error.code() is grpc.StatusCode.INTERNAL
 
 
@@ -219,7 +217,7 @@ async def test_when_the_client_goes_its_work_is_cancelled_quietly(server) -> Non
     call = server.inference.Detect(DetectRequest(image=PICTURE))
     await started.wait()
     call.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not server.pipeline.cancelled:
             await asyncio.sleep(0.01)
     server.pipeline.on_detect = None
@@ -270,7 +268,7 @@ async def test_the_items_of_a_batch_run_at_the_same_time(server) -> None:
 
     server.pipeline.on_detect = together
     items = [DetectRequest(image=Image(encoded=data)) for data in (b"a", b"b", b"c")]
-    reply = await server.inference.BatchDetect(BatchDetectRequest(requests=items), timeout=5)
+    reply = await server.inference.BatchDetect(BatchDetectRequest(requests=items), timeout=30)
     assert [outcome.response.model.name for outcome in reply.outcomes] == ["a", "b", "c"]
 
 
@@ -386,7 +384,7 @@ async def test_when_the_client_of_a_batch_goes_all_its_items_are_cancelled(serve
     call = server.inference.BatchDetect(BatchDetectRequest(requests=items))
     await all_in.wait()
     call.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while server.pipeline.cancelled < 2:
             await asyncio.sleep(0.01)
 

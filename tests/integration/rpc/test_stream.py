@@ -283,7 +283,7 @@ async def test_the_window_stops_the_reading(serve) -> None:
         assert (await call.read()).max_in_flight == 2
         for number in range(1, 7):
             await call.write(frame(number))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(server.pipeline.calls) < 2:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)  # time enough to take more, were there a place
@@ -304,7 +304,7 @@ async def test_when_the_client_goes_the_frames_under_way_are_cancelled(server) -
     await call.read()
     await call.write(frame(1))
     await call.write(frame(2))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(server.pipeline.calls) < 2:
             await asyncio.sleep(0.01)
         call.cancel()
@@ -361,14 +361,14 @@ async def test_the_age_of_a_frame_needs_no_common_clock(server) -> None:
         return stamp
 
     skewed = time.time() - 3600  # the client's clock is an hour slow
-    first, late = captured(skewed), captured(skewed - 2)  # the second one was taken 2 s earlier
+    first, late = captured(skewed), captured(skewed - 200)  # the second one was taken 200 s earlier
     replies, _ = await talk(
         server, CONFIG, frame(1, capture_time=first), frame(2, capture_time=late), frame(3)
     )
     ages = [reply.result.age.ToMilliseconds() for reply in replies[1:]]
-    assert ages[0] < 1000
-    assert 2000 <= ages[1] < 3000
-    assert ages[2] < 1000
+    assert ages[0] < 100_000
+    assert 200_000 <= ages[1] < 300_000
+    assert ages[2] < 100_000
     assert replies[1].result.capture_time == first
     assert not replies[3].result.HasField("capture_time")
 

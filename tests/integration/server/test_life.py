@@ -4,7 +4,6 @@ import asyncio
 import signal
 import sys
 import threading
-import time
 import urllib.request
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from opsin_detectors.echo.detector import Echo
 class Slow(Echo):
     def __init__(self, context):
         print("loading", flush=True)
-        time.sleep(120)
+        time.sleep(600)
 """
 MANIFEST = 'name = "slow"\nclass = "detector:Slow"\ndescription = "Takes its time"\n'
 
@@ -59,7 +58,7 @@ async def test_a_scrape_reads_the_servers_state_on_the_servers_own_thread() -> N
         server.app.catalog.list = lambda: asked.append(threading.get_ident()) or list_models()
         assert server.app._endpoint is not None
         url = f"http://127.0.0.1:{server.app._endpoint.port}/metrics"
-        text = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read().decode())
+        text = await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=30).read().decode())
         assert 'opsin_queued{model="echo",version="1"} 0.0' in text
         assert asked == [threading.get_ident()]
 
@@ -71,7 +70,7 @@ async def test_a_scrape_of_a_busy_loop_gets_the_last_figures() -> None:
     assert await asyncio.to_thread(lambda: ask().streams) == 1
     thread = threading.Thread(target=lambda: scrapes.append(ask().streams))
     thread.start()
-    thread.join(5)  # the loop is busy: it waits here
+    thread.join(30)  # the loop is busy: it waits here
     assert scrapes == [1]
     await asyncio.sleep(0)  # what was asked in vain is not answered later
     assert ask().streams == 2
@@ -85,7 +84,7 @@ def test_a_scrape_after_the_loop_is_gone_gets_the_last_figures() -> None:
     got: list[int] = []
     thread = threading.Thread(target=lambda: got.append(ask()))
     thread.start()
-    thread.join(5)
+    thread.join(30)
     assert got == [5]
 
 
@@ -107,10 +106,8 @@ async def test_sigterm_while_a_model_loads_ends_the_process_at_once_with_code_0(
         async with asyncio.timeout(60):
             assert process.stdout is not None
             assert await process.stdout.readline() == b"loading\n"
-            begun = time.monotonic()
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
-        assert time.monotonic() - begun < 10
     finally:
         if process.returncode is None:
             process.kill()
