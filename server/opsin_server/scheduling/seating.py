@@ -53,7 +53,12 @@ def seat(
 
     roomy: how many tickets run in about the time of a few.
     """
-    batch = _Batch(size.take, size.floor, _cap(group, size, terms, roomy))
+    counts = _waiting(group)
+    cap = _cap(counts, size, terms, roomy)
+    places = size.take
+    if cap:  # what fits under the cap, so that no seat is given to be taken back
+        places = min(places, _whole(sum(min(count, cap) for count in counts.values()), terms))
+    batch = _Batch(places, size.floor, cap)
     _seat_owed(queue, group, batch, terms.patience, now)
     for waiting in group.ready():
         if not batch.left:
@@ -62,7 +67,16 @@ def seat(
     return tuple(batch.tickets[: _whole(len(batch.tickets), terms)])
 
 
-def _cap(group: Group, size: Size, terms: ModelTerms, roomy: int) -> int:
+def _waiting(group: Group) -> dict[str, int]:
+    """How many tickets each flow has."""
+    counts: dict[str, int] = {}
+    for waiting in group.ready():
+        for line in waiting.lines.values():
+            counts[line.flow] = counts.get(line.flow, 0) + len(line.due)
+    return counts
+
+
+def _cap(counts: dict[str, int], size: Size, terms: ModelTerms, roomy: int) -> int:
     """Most places for one flow; 0 is no cap.
 
     A flow with hundreds waiting would fill the batch around somebody's single ticket, who pays for the
@@ -70,10 +84,6 @@ def _cap(group: Group, size: Size, terms: ModelTerms, roomy: int) -> int:
     many times what the others have on average, gets as many places as make the run no more than twice as
     long, or twice as many as the others have, whichever is more.
     """
-    counts: dict[str, int] = {}
-    for waiting in group.ready():
-        for line in waiting.lines.values():
-            counts[line.flow] = counts.get(line.flow, 0) + len(line.due)
     if len(counts) < 2:
         return 0
     if terms.flow_cap or size.take <= roomy:
@@ -117,7 +127,7 @@ def _seat_class(waiting: Class, batch: _Batch, size: Size, patience: float, now:
         _seat_line(lines[0], batch, patience, now)
         return
     each = size.seconds / size.bucket
-    about = max(size.seconds / 4, 1e-9)
+    about = max(size.seconds * batch.places / size.take / 4, 1e-9)
     behind = min(line.share.virtual for line in lines)
     heap = []
     for line in lines:
