@@ -16,18 +16,22 @@ __all__ = ["BarePlan", "run_bare"]
 
 @dataclass(frozen=True, slots=True)
 class BarePlan:
-    """What the server is compared with. seconds: of each round. threads: of each process."""
+    """What the server is compared with. seconds: of each round. threads: of each process.
+
+    runtime, dtype: as GetModel tells them; "" leaves them to the model.
+    """
 
     model: str
     processes: int
     batch: int
     seconds: float
     threads: int = 1
+    runtime: str = ""
+    dtype: str = ""
 
     def to_arguments(self) -> list[str]:
         """As `opsin_server.bare` takes it."""
-        options = asdict(self)
-        return [f"--{name}={value}" for name, value in options.items()]
+        return [f"--{name}={value}" for name, value in asdict(self).items() if value != ""]
 
 
 def run_bare(plan: BarePlan, paths: Sequence[str]) -> float:

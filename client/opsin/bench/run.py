@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from opsin._client import Client
 from opsin.bench.arrivals import Arrivals
 from opsin.bench.bare import run_bare
 from opsin.bench.figures import Bare, Figures, figures_of
@@ -63,6 +64,7 @@ class Result:
 
 def measure(plan: Plan, say: Say = lambda _: None) -> Result:
     """Run the plan; `say` is told what is being done. Raises `BenchError`."""
+    plan = _as_served(plan)
     result = Result(plan)
     rounds = _bare(plan, say)
     for turn in turns(len(plan.points), plan.rounds, paired=plan.rival is not None, seed=plan.seed):
@@ -144,6 +146,15 @@ def _telling(say: Say, what: str) -> Progress:
         say(f"{what}: {seconds:.0f} s, {calls} answered{failures}")
 
     return progress
+
+
+def _as_served(plan: Plan) -> Plan:
+    """The bare model runs as the server says that it runs its own: the same runtime and number type."""
+    if plan.bare is None:
+        return plan
+    with Client(**plan.client) as client:
+        served = client.model(plan.asked.model)
+    return replace(plan, bare=replace(plan.bare, runtime=served.runtime, dtype=served.dtype))
 
 
 def _bare(plan: Plan, say: Say) -> list[float]:
