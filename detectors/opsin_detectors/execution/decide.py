@@ -6,10 +6,12 @@ gives the same answers on the shipped pictures is taken: the baseline itself whe
 """
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,12 +42,10 @@ log = logging.getLogger(__name__)
 
 SIZES = (1, 4)
 """Batch sizes that are measured: one caller's, and one at which CPU models have their best throughput."""
-_SLOW = 0.25
-"""Seconds; a network that takes longer for one input is measured at one input only."""
 _SPARED = (None, 0.0, 0.4)
 """What int8 leaves as it is, tried in this order: nothing, delicate layers, these and the first of all."""
 LEAST_AGREEMENT = 0.98
-"""int8 is refused below this share of views with the best label that they had."""
+"""int8 is refused below this share of views with the answer that they had."""
 _GRAPH = "network.onnx"
 _GPU_ONLY = ("compile", "cuda_graphs")
 _GRAPHS = ("openvino", "onnxruntime")
@@ -79,7 +79,7 @@ class _Decision:
         """What the detector holds beside the network."""
         self._reference: list[Output] = []
         """What float32 answers to the views that int8 is checked with."""
-        self._refusal = ""
+        self._exported_now = False
 
     def make(self) -> None:
         self._known("dtype", self._context.dtype, ("auto", *DTYPES))
@@ -91,11 +91,8 @@ class _Decision:
             return
         hardware = here(self._context.device)
         store = Store(self._context.cache, self._key(hardware))
-        try:
-            with _width(self._context.threads):
-                self._decide(plan, hardware, store)
-        finally:
-            store.close()
+        with _width(self._context.threads):
+            self._decide(plan, hardware, store)
 
     def _decide(self, plan: Plan | None, hardware: Hardware, store: Store) -> None:
         if plan is None:
@@ -130,7 +127,7 @@ class _Decision:
     def _key(self, hardware: Hardware) -> str:
         return key_of(
             {
-                "network": digest(self._network.body),
+                "network": digest(self._network),
                 "settings": dict(self._context.settings),
                 "wanted": [self._context.runtime, self._context.dtype],
                 "hardware": [hardware.device, hardware.name, hardware.bf16, hardware.fp16, hardware.cores],
@@ -145,15 +142,27 @@ class _Decision:
         """Raises LoadError."""
         self._check(plan)
         if plan.runtime in _GRAPHS:
-            return graphs.graph_program(self._exported(store), plan, self._context)
+            return self._graph(plan, store)
         return torch_program(self._network, plan, own=own)
 
-    def _exported(self, store: Store) -> Any:
-        path = store.path(_GRAPH)
-        if not path.exists():
-            with store.writing(_GRAPH) as scratch:
-                graphs.export(self._network, scratch)
-        return path
+    def _graph(self, plan: Plan, store: Store) -> Program:
+        """From the graph that was kept, or a new one where there is none or it is broken."""
+        kept = store.found(_GRAPH)
+        if kept is not None:
+            try:
+                return graphs.graph_program(kept, plan, self._context, held=store.temporary)
+            except LoadError as error:
+                if self._exported_now:
+                    raise
+                log.warning("a graph of %s is made anew: %s", self._context.name, error)
+        path = self._export(store)
+        return graphs.graph_program(path, plan, self._context, held=store.temporary)
+
+    def _export(self, store: Store) -> Path:
+        with _written(), store.writing(_GRAPH) as scratch:
+            graphs.export(self._network, scratch)
+        self._exported_now = True
+        return _there(store, _GRAPH)
 
     def _again(self, store: Store) -> tuple[Choice, Program] | None:
         """What an earlier start chose, if it can be built still."""
@@ -162,7 +171,7 @@ class _Decision:
             return None
         try:
             return choice, self._built(choice.plan, store)
-        except LoadError as error:
+        except Exception as error:
             log.warning("an earlier choice for %s no longer works: %s", self._context.name, error)
             return None
 
@@ -178,9 +187,11 @@ class _Decision:
         for plan in plans:
             try:
                 programs[plan] = self._built(plan, store, own=False)
-            except LoadError as error:
-                verdicts[plan] = str(error)
-        times = self._timed(self._runs(programs, inputs), SIZES)
+            except Exception as error:  # want of memory, too
+                if plan == BASELINE:
+                    raise
+                verdicts[plan] = str(error) if isinstance(error, LoadError) else _told(error)
+        times = self._timed(self._runs(programs, inputs, verdicts), SIZES)
         chosen = self._proven(programs, times, inputs, verdicts)
         verdicts[chosen] = "chosen"
         trials = tuple(
@@ -197,21 +208,22 @@ class _Decision:
         return [TextInput(one) for one in _SENTENCES] if takes_text else pictures()
 
     def _runs(
-        self, programs: dict[Plan, Program], inputs: Sequence[Input]
+        self, programs: dict[Plan, Program], inputs: Sequence[Input], verdicts: dict[Plan, str]
     ) -> dict[Plan, Callable[[int], None]]:
-        """How to run a batch of some size of one input in each way."""
+        """How to run a batch of some size of one input in each way. Why one raises goes to `verdicts`."""
         ready = trying.prepared(self._detector, inputs[:1])
 
-        def runner(program: Program) -> Callable[[int], None]:
-            @torch.inference_mode()
-            def run(size: int) -> None:
-                program(trying.batch_of(self._detector, ready * size))
+        @torch.inference_mode()
+        def run(plan: Plan, size: int) -> None:
+            try:
+                programs[plan](trying.batch_of(self._detector, ready * size))
                 if self._context.device != "cpu":
                     torch.cuda.synchronize(self._context.device)
+            except Exception as error:
+                verdicts[plan] = f"it cannot be run: {_told(error)}"
+                raise
 
-            return run
-
-        return {plan: runner(program) for plan, program in programs.items()}
+        return {plan: functools.partial(run, plan) for plan in programs}
 
     def _proven(
         self,
@@ -230,7 +242,7 @@ class _Decision:
             try:
                 why = difference(reference, self._answers(programs[plan], inputs), least)
             except Exception as error:
-                why = f"{type(error).__name__}: {error}"
+                why = _told(error)
             if not why:
                 return plan
             verdicts[plan] = f"other answers: {why}"
@@ -246,49 +258,97 @@ class _Decision:
         runtime = quantize.runtime_for(self._context.runtime)
         name = f"int8-{runtime}{quantize.SUFFIX[runtime]}"
         plan = Plan(runtime, "int8")
-        kept = store.read()
-        if kept is not None and kept.plan == plan and store.has(name):
-            return kept, self._int8_program(plan, store, name)
-        for spare in _SPARED:
-            verdict, program = self._int8(plan, store, name, spare)
-            if verdict:
-                break
-        else:
-            raise LoadError(self._refusal)
-        choice = Choice(plan, (Trial(runtime, "int8", (), verdict),))
+        kept, path = store.read(), store.found(name)
+        if kept is not None and kept.plan == plan and path is not None:
+            try:
+                return kept, self._int8_program(plan, path, store)
+            except LoadError as error:
+                log.warning("a graph of %s is made anew: %s", self._context.name, error)
+        choice = Choice(plan, (Trial(runtime, "int8", (), self._proven_int8(plan, store, name)),))
+        program = self._int8_program(plan, _there(store, name), store)
         store.keep(choice)
         return choice, program
 
-    def _int8(self, plan: Plan, store: Store, name: str, spare: float | None) -> tuple[str, Program]:
-        """The quantised network, and how well it agrees; an empty verdict where that is not enough."""
-        with store.writing(name) as scratch:
-            quantize.quantize(plan.runtime, self._exported(store), scratch, self._calibration(), spare=spare)
-        program = self._int8_program(plan, store, name)
-        share, count = self._agreed(program)
-        self._refusal = (
-            f"model “{self._context.name}” cannot be run in int8: its best label is as in float32 on "
-            f"{share:.1%} of {count} views of real pictures, and {LEAST_AGREEMENT:.0%} are needed; "
-            "take dtype=auto"
-        )
-        some = "" if spare is None else ", some layers left as they were"
-        good = count and share >= LEAST_AGREEMENT
-        return f"chosen: best label agrees on {share:.1%} of {count} views{some}" if good else "", program
+    def _proven_int8(self, plan: Plan, store: Store, name: str) -> str:
+        """Write the least spared quantised network that agrees well enough; how well. Raises LoadError."""
+        self._graph(Plan(plan.runtime), store)  # what is quantised can be read
+        for spare in _SPARED:
+            try:
+                return self._int8(plan, store, name, spare)
+            except _RefusedError as error:
+                refusal = error
+        raise LoadError(str(refusal))
 
-    def _int8_program(self, plan: Plan, store: Store, name: str) -> Program:
+    def _int8(self, plan: Plan, store: Store, name: str, spare: float | None) -> str:
+        """How well the quantised network agrees, which has its name only where that is enough.
+
+        Raises _RefusedError.
+        """
+        with _written(), store.writing(name) as scratch:
+            graph = _there(store, _GRAPH)
+            quantize.quantize(plan.runtime, graph, scratch, self._calibration(), spare=spare)
+            alike, compared = self._agreed(self._int8_program(plan, scratch, store))
+            verdict = self._verdict(alike, compared)
+        some = "" if spare is None else ", some layers left as they were"
+        return f"chosen: {verdict}{some}"
+
+    def _verdict(self, alike: int, compared: int) -> str:
+        """Raises _RefusedError for what is not enough."""
+        start = f"model “{self._context.name}” cannot be run in int8: "
+        if not compared:
+            raise _RefusedError(
+                f"{start}in float32 it has no answer to any of the pictures that int8 is proved with; "
+                "take dtype=auto"
+            )
+        share = f"{alike / compared:.1%} of {compared} views"
+        if alike < LEAST_AGREEMENT * compared:
+            raise _RefusedError(
+                f"{start}its best label or vector is as in float32 on {share} of real pictures, and "
+                f"{LEAST_AGREEMENT:.0%} are needed; take dtype=auto"
+            )
+        return f"best label or vector agrees on {share}"
+
+    def _int8_program(self, plan: Plan, path: Path, store: Store) -> Program:
         bf16 = here(self._context.device).bf16
-        return graphs.graph_program(store.path(name), plan, self._context, bf16=bf16)
+        return graphs.graph_program(path, plan, self._context, bf16=bf16, held=store.temporary)
 
     def _calibration(self) -> list[Any]:
         ready = trying.prepared(self._detector, views(checking=False))
         return [trying.batch_of(self._detector, [one]).numpy() for one in ready]
 
-    def _agreed(self, program: Program) -> tuple[float, int]:
-        """The share of views whose best label is that of float32, and how many were looked at."""
+    def _agreed(self, program: Program) -> tuple[int, int]:
+        """How many views are answered as in float32, and how many have an answer to compare."""
         looked = views(checking=True)
         if not self._reference:
             plain = torch_program(self._network, Plan("channels_last"), own=False)
             self._reference = self._answers(plain, looked)
-        return agreement(self._reference, self._answers(program, looked)), len(looked)
+        return agreement(self._reference, self._answers(program, looked))
+
+
+class _RefusedError(Exception):
+    """A quantised network does not answer as the whole one."""
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """Raises LoadError where a disk is full or nothing can be written."""
+    try:
+        yield
+    except OSError as error:
+        raise LoadError(f"its graph cannot be written: {error}") from error
+
+
+def _there(store: Store, name: str) -> Path:
+    """A file that was written a moment ago."""
+    path = store.found(name)
+    if path is None:
+        raise LoadError(f"{name} was taken away while it was read")
+    return path
+
+
+def _told(error: Exception) -> str:
+    """An error in a line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 @contextmanager

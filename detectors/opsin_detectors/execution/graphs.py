@@ -27,10 +27,11 @@ _TRACED = 2
 
 
 class GraphProgram:
-    """A graph in a runtime."""
+    """A graph in a runtime. held: what has to live as long as it, as the folder that the graph lies in."""
 
-    def __init__(self, runtime: Runtime, memory_bytes: int) -> None:
+    def __init__(self, runtime: Runtime, memory_bytes: int, held: object = None) -> None:
         self._runtime = runtime
+        self._held = held
         self.memory_bytes = memory_bytes
 
     def __call__(self, batch: Any) -> Any:
@@ -39,16 +40,19 @@ class GraphProgram:
         return outputs[0] if len(outputs) == 1 else outputs
 
 
-def graph_program(path: Path, plan: Plan, context: LoadContext, *, bf16: bool = False) -> GraphProgram:
+def graph_program(
+    path: Path, plan: Plan, context: LoadContext, *, bf16: bool = False, held: object = None
+) -> GraphProgram:
     """The graph at `path` in the plan's runtime. Raises LoadError.
 
     bf16: what a quantised graph left unquantised may be run in bfloat16, where the runtime can.
+    held: see `GraphProgram`: onnxruntime reads the file again for each width of lane that it meets.
     """
     rest = "bfloat16" if bf16 and plan.runtime == "openvino" else "float32"
     dtype = rest if plan.dtype == "int8" else plan.dtype
     runtime = open_graph(path, plan.runtime, dataclasses.replace(context, dtype=dtype))
     weights = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    return GraphProgram(runtime, sum(one.stat().st_size for one in weights if one.exists()))
+    return GraphProgram(runtime, sum(one.stat().st_size for one in weights if one.exists()), held)
 
 
 def export(network: Network, path: Path) -> None:

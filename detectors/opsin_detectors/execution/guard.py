@@ -35,14 +35,16 @@ def difference(
     return ""
 
 
-def agreement(reference: Sequence[Output], answers: Sequence[Output]) -> float:
-    """The share of answers, 0..1, whose best label is that of the reference, over those that have one.
+def agreement(reference: Sequence[Output], answers: Sequence[Output]) -> tuple[int, int]:
+    """How many answers are as the reference's, and how many of these there are to compare.
 
-    Where a model finds things, the best of these is meant. 1 when there is none to compare.
+    Compared are best labels, of what was found the best thing's, and where there are none the vectors. A
+    picture on which the reference says nothing proves nothing.
     """
-    pairs = [(_best(old), _best(new)) for old, new in zip(reference, answers, strict=True)]
-    told = [old == new for old, new in pairs if old]
-    return sum(told) / len(told) if told else 1.0
+    told = [
+        _alike(old, new) for old, new in zip(reference, answers, strict=True) if _best(old) or _points(old)
+    ]
+    return sum(told), len(told)
 
 
 def overlap(one: Box, other: Box) -> float:
@@ -119,3 +121,11 @@ def _best(answer: Output) -> str:
         return top.name if top else ""
     found = max(answer.detections, key=lambda one: one.score, default=None)
     return found.label if found else ""
+
+
+def _points(answer: Output) -> bool:
+    return answer.vector is not None
+
+
+def _alike(old: Output, new: Output) -> bool:
+    return _best(old) == _best(new) if _best(old) else not _vectors(old, new)

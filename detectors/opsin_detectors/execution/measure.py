@@ -32,7 +32,8 @@ def measure(
 ) -> dict[Plan, dict[int, float]]:
     """Median seconds of a batch, by plan and batch size.
 
-    A size after the first is left out when there is no time for it. The baseline is measured to the end.
+    A size after the first is left out when there is no time for it. The baseline is measured to the end. A
+    way that raises is left out altogether, and its run is to remember why. Raises what the baseline does.
     """
     ends = clock() + budget
     times: dict[Plan, dict[int, float]] = {plan: {} for plan in runs}
@@ -41,6 +42,9 @@ def measure(
         if size != sizes[0] and clock() >= ends:
             break
         found = _rounds({plan: runs[plan] for plan in left}, size, clock, rounds, ends)
+        for broken in [plan for plan in left if plan not in found]:
+            del times[broken]
+            left.remove(broken)
         for plan, seconds in found.items():
             times[plan][size] = median(seconds)
         best = min(median(seconds) for seconds in found.values())
@@ -51,14 +55,26 @@ def measure(
 def _rounds(
     runs: Mapping[Plan, Run], size: int, clock: Callable[[], float], rounds: int, ends: float
 ) -> dict[Plan, list[float]]:
-    for run in runs.values():
-        run(size)
-    found: dict[Plan, list[float]] = {plan: [] for plan in runs}
+    """Of those that never raised."""
+    found: dict[Plan, list[float]] = {plan: [] for plan, run in runs.items() if _runs(plan, run, size)}
     for turn in range(rounds):
         if turn >= 2 and clock() >= ends:
             break
-        for plan, run in runs.items():
+        for plan in tuple(found):
             begun = clock()
-            run(size)
-            found[plan].append(clock() - begun)
+            if _runs(plan, runs[plan], size):
+                found[plan].append(clock() - begun)
+            else:
+                del found[plan]
     return found
+
+
+def _runs(plan: Plan, run: Run, size: int) -> bool:
+    """Run it; False where it raises."""
+    try:
+        run(size)
+    except Exception:
+        if plan == BASELINE:
+            raise
+        return False
+    return True

@@ -4,6 +4,8 @@ Knows no runtime: `programs.py` and `graphs.py` make this run.
 """
 
 import hashlib
+import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -58,14 +60,33 @@ def each(outputs: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     return tuple(None if one is None else change(one) for one in outputs)
 
 
-def digest(body: nn.Module) -> str:
-    """Of the weights and of the modules' kinds: equal for equal networks, whatever file they came from."""
+def digest(network: Network) -> str:
+    """Of all that an exported graph is made of: equal for equal networks, whatever files they came from.
+
+    Weights, buffers, the modules' kinds and what they say of themselves, and what becomes of a picture on the
+    way in: two checkpoints with the same weights may scale pictures to other numbers, or to another size.
+    """
     known = hashlib.sha256()
-    for name, module in body.named_modules():
-        known.update(f"{name}:{type(module).__qualname__};".encode())
-    for name, tensor in body.state_dict().items():
-        known.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        plain = tensor.detach().cpu().contiguous().view(-1)
-        if plain.numel():
-            known.update(memoryview(plain.view(torch.uint8).numpy()))
+    for name, module in network.body.named_modules():
+        known.update(f"{name}:{type(module).__qualname__}:{module.extra_repr()};".encode())
+    for name, tensor in itertools.chain(network.body.named_parameters(), network.body.named_buffers()):
+        _add(known, name, tensor)
+    known.update(repr(network.picture).encode())
+    if network.picture is not None:
+        for name, tensor in network.arguments(_levels(network.picture, network.body)).items():
+            _add(known, name, tensor)
     return known.hexdigest()
+
+
+def _levels(picture: InputSpec, body: nn.Module) -> torch.Tensor:
+    """A picture of all levels, on the network's device."""
+    device = next((one.device for one in body.parameters()), torch.device("cpu"))
+    shape = (1, picture.height, picture.width, picture.channels)
+    return (torch.arange(math.prod(shape), device=device) % 251).to(torch.uint8).reshape(shape)
+
+
+def _add(known: Any, name: str, tensor: torch.Tensor) -> None:
+    known.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+    plain = tensor.detach().cpu().contiguous().view(-1)
+    if plain.numel():
+        known.update(plain.view(torch.uint8).numpy())

@@ -2,14 +2,23 @@
 
 One folder for each network on each kind of machine: `choice.json`, and the graphs that were exported for it.
 The folder's name is a digest of all that the choice depends on: whatever changes, there is no choice yet.
-A folder that cannot be written, or holds nonsense, costs the measuring again and nothing else.
+A folder that cannot be written, or holds nonsense, costs the measuring again and nothing else. One that
+others can write to is neither read nor written: a graph decides answers as the model itself does.
+
+Several servers may share a folder, also from containers in which all have one process number.
 """
 
 import contextlib
 import hashlib
 import json
+import logging
 import os
+import secrets
+import shutil
+import stat
 import tempfile
+import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +29,13 @@ from opsin_detectors.execution.plan import DTYPES, RUNTIMES, Plan
 
 __all__ = ["Choice", "Store", "key_of"]
 
-_FORMAT = 1
+log = logging.getLogger(__name__)
+
+_FORMAT = 2
 _FILE = "choice.json"
+_NEW = "new-"
+_STALE = 86400.0
+"""Seconds after which a file that was never finished belongs to a server that was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +52,39 @@ def key_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+class Folder:
+    """A temporary folder, there as long as somebody holds this: runtimes may read their graphs again."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="opsin-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 class Store:
-    """The folder of one network. None: nothing is kept, and graphs go to a temporary folder."""
+    """The folder of one network. None: nothing is kept, and graphs go to a temporary folder.
+
+    temporary: that folder, once there is one, to hold on to as long as its graphs are run.
+    """
 
     def __init__(self, root: Path | None, key: str) -> None:
         self._folder = None if root is None else root / "runtimes" / key
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self.temporary: Folder | None = None
 
-    def path(self, name: str) -> Path:
-        """Where a file of this network lies, or is to be written."""
-        return self._writable() / name
-
-    def has(self, name: str) -> bool:
-        """Whether such a file was kept."""
-        return self._folder is not None and (self._folder / name).is_file()
+    def found(self, name: str) -> Path | None:
+        """A file of this network that was written before, if it is there and nobody else can have put it."""
+        folders = [self.temporary.path] if self.temporary is not None else []
+        if self._folder is not None and _is_ours(self._folder):
+            folders.append(self._folder)
+        return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """A path to write to; what was written has its name all at once, or not at all.
+        """A path to write to; what was written has its name all at once, or not at all. Raises OSError.
 
         OpenVINO writes weights to a file of the same name that ends in `.bin`: that goes along.
         """
-        final = self.path(name)
-        scratch = final.with_name(f"{os.getpid()}-{final.name}")
+        final = self._writable() / name
+        scratch = final.with_name(f"{_NEW}{secrets.token_hex(4)}-{final.name}")
         beside = scratch.with_suffix(".bin")
         try:
             yield scratch
@@ -73,10 +97,11 @@ class Store:
 
     def read(self) -> Choice | None:
         """What was chosen before, if anything."""
-        if self._folder is None:
+        path = self.found(_FILE)
+        if path is None:
             return None
         try:
-            return _parsed(json.loads((self._folder / _FILE).read_text(encoding="utf-8")))
+            return _parsed(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -87,21 +112,35 @@ class Store:
         with contextlib.suppress(OSError), self.writing(_FILE) as scratch:
             scratch.write_text(json.dumps(_written(choice), indent=1), encoding="utf-8")
 
-    def close(self) -> None:
-        """Remove what was temporary. Runtimes have read their graphs by then."""
-        if self._temporary is not None:
-            self._temporary.cleanup()
-            self._temporary = None
-
     def _writable(self) -> Path:
-        if self._folder is not None and self._temporary is None:
+        if self._folder is not None and self.temporary is None:
             with contextlib.suppress(OSError):
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if os.access(self._folder, os.W_OK):
+                if not _is_ours(self._folder):
+                    log.warning("others can write to %s: it is not used", self._folder)
+                elif os.access(self._folder, os.W_OK):
+                    _sweep(self._folder)
                     return self._folder
-        if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="opsin-")
-        return Path(self._temporary.name)
+        if self.temporary is None:
+            self.temporary = Folder()
+        return self.temporary.path
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether only this user, or root, can have put what is there."""
+    try:
+        about = folder.stat()
+    except OSError:
+        return False
+    return about.st_uid in (0, os.geteuid()) and not about.st_mode & stat.S_IWOTH
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what servers left that were killed while they wrote."""
+    for path in folder.glob(f"{_NEW}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE:
+                path.unlink()
 
 
 def _written(choice: Choice) -> dict[str, Any]:

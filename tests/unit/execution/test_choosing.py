@@ -115,3 +115,25 @@ def test_when_time_is_up_two_rounds_of_the_first_size_are_what_there_is() -> Non
     times = measure(machine.runs, (1, 4), clock=machine.clock, rounds=5, budget=6.0)
     assert machine.ran == [(BASELINE, 1), (BF16, 1)] * 3
     assert sorted(times[BASELINE]) == [1]
+
+
+def breaks_at(size: int, run: Callable[[int], None]) -> Callable[[int], None]:
+    """A run of batches smaller than that."""
+
+    def broken(asked: int) -> None:
+        run(asked if asked < size else asked // 0)
+
+    return broken
+
+
+def test_what_breaks_is_left_out_and_the_rest_is_measured() -> None:
+    machine = Machine({BASELINE: 1.0, BF16: 1.0, GRAPH: 1.0})
+    runs = {**machine.runs, GRAPH: breaks_at(4, machine.runs[GRAPH])}
+    times = measure(runs, (1, 4), clock=machine.clock, budget=1000)
+    assert {plan: sorted(sizes) for plan, sizes in times.items()} == {BASELINE: [1, 4], BF16: [1, 4]}
+
+
+def test_a_baseline_that_breaks_is_an_error() -> None:
+    machine = Machine({BASELINE: 1.0})
+    with pytest.raises(ZeroDivisionError):
+        measure({BASELINE: breaks_at(1, machine.runs[BASELINE])}, (1,), clock=machine.clock)

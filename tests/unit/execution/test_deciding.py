@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from opsin_detectors.api import InputSpec, LoadContext, LoadError
+from opsin_detectors.api import InputSpec, LoadContext, LoadError, Output
 from opsin_detectors.execution import decide as deciding
 from opsin_detectors.execution.network import Network
 from opsin_detectors.execution.plan import BASELINE, Hardware, Plan
 
+from . import tiny
 from .tiny import Body, Tiny, logits, planes
 
 BF16 = Plan("channels_last", "bfloat16")
@@ -178,14 +179,15 @@ def test_int8_is_refused_where_the_best_label_changes_too_often(
 ) -> None:
     real = deciding.graphs.graph_program
 
-    def wrong(path: Path, plan: Plan, context: LoadContext, *, bf16: bool) -> Any:
-        program = real(path, plan, context, bf16=bf16)
-        return lambda batch: -program(batch)
+    def wrong(path: Path, plan: Plan, context: LoadContext, **more: Any) -> Any:
+        program = real(path, plan, context, **more)
+        return lambda batch: -program(batch) if plan.dtype == "int8" else program(batch)
 
     monkeypatch.setattr(deciding.graphs, "graph_program", wrong)
     context = LoadContext("tiny", dtype="int8", runtime="onnxruntime", cache=tmp_path)
     with pytest.raises(LoadError, match=r"cannot be run in int8: .* 98% are needed"):
         Tiny(context)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["network.onnx"]
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -195,10 +197,89 @@ def test_int8_is_made_checked_and_kept(tmp_path: Path, runtime: str, monkeypatch
     context = LoadContext("tiny", dtype="int8", runtime=runtime, cache=tmp_path)
     first = Tiny(context)
     assert plan_of(first) == Plan(runtime, "int8")
-    assert "best label agrees on" in first.info.trials[0].verdict
+    assert "best label or vector agrees on 100.0% of 90 views" in first.info.trials[0].verdict
     np.testing.assert_allclose(logits(first), logits(Tiny(LoadContext("tiny"))), atol=0.1)
     monkeypatch.setattr(deciding.quantize, "quantize", never)
     assert Tiny(context).info == first.info
+
+
+def test_int8_is_refused_where_there_is_nothing_to_prove_it_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tiny, "finish", lambda self, outputs, items: [Output() for _ in items])
+    context = LoadContext("tiny", dtype="int8", runtime="onnxruntime", cache=tmp_path)
+    with pytest.raises(LoadError, match="has no answer to any of the pictures"):
+        Tiny(context)
+
+
+@pytest.mark.parametrize("broken", ["network.onnx", "int8-onnxruntime.onnx"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_broken_graph_in_the_cache_is_made_anew(tmp_path: Path, dtype: str, broken: str) -> None:
+    context = LoadContext("tiny", dtype=dtype, runtime="onnxruntime", cache=tmp_path)
+    plain = logits(Tiny(context))
+    for path in tmp_path.rglob(broken):
+        path.write_bytes(path.read_bytes()[:40])
+    np.testing.assert_allclose(logits(Tiny(context)), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_what_is_not_kept_runs_at_every_width_too(dtype: str) -> None:
+    detector = Tiny(LoadContext("tiny", dtype=dtype, runtime="onnxruntime", cache=None))
+    narrow = logits(detector)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)  # met for the first time: the graph is read again
+    try:
+        np.testing.assert_allclose(logits(detector), narrow, atol=1e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_graph_is_not_used_for_pictures_that_are_scaled_to_other_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two checkpoints of the same weights, whose preprocessors differ."""
+    context = LoadContext("tiny", runtime="onnxruntime", cache=tmp_path)
+    Tiny(context)
+    monkeypatch.setattr(tiny, "planes", lambda batch: {"x": planes(batch)["x"] * 2 - 1})
+    plain = logits(Tiny(LoadContext("tiny")))
+    np.testing.assert_allclose(logits(Tiny(context)), plain, atol=1e-4)
+
+
+def test_where_no_graph_can_be_written_a_told_runtime_says_so_and_auto_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(**_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(deciding, "here", lambda device: Hardware(installed=frozenset({"onnxruntime"})))
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(LoadError, match="No space left"):
+        Tiny(LoadContext("tiny", runtime="onnxruntime"))
+    detector = Tiny(AUTO, timed=takes({LAST: 0.5}))
+    assert plan_of(detector) == LAST
+    assert "No space left" in detector.info.trials[2].verdict
+
+
+def test_a_way_that_cannot_be_built_or_run_does_not_keep_the_model_from_loading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = deciding.torch_program
+
+    def short(network: Any, plan: Plan, *, own: bool = False) -> Any:
+        if plan == LAST:
+            raise RuntimeError("CUDA out of memory")
+        program = real(network, plan, own=own)
+        return (lambda batch: 1 / 0) if plan == BF16 else program
+
+    monkeypatch.setattr(deciding, "torch_program", short)
+    detector = Tiny(AUTO)
+    assert plan_of(detector) == BASELINE
+    assert [trial.verdict for trial in detector.info.trials] == [
+        "chosen",
+        "RuntimeError: CUDA out of memory",
+        "it cannot be run: ZeroDivisionError: division by zero",
+    ]
+    assert detector.info.trials[2].seconds == ()
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

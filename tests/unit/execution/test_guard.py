@@ -52,9 +52,16 @@ def test_a_vector_may_change_its_length_but_not_its_direction() -> None:
 
 
 def test_agreement_counts_best_labels_and_passes_over_pictures_without_any() -> None:
-    assert agreement([labelled(0.9), labelled(0.9)], [labelled(0.6), labelled(0.4)]) == 0.5
-    assert agreement([Output(), found()], [found(), found(0.2)]) == 1.0
-    assert agreement([], []) == 1.0
+    assert agreement([labelled(0.9), labelled(0.9)], [labelled(0.6), labelled(0.4)]) == (1, 2)
+    assert agreement([Output(), found()], [found(), found(0.2)]) == (1, 1)
+    assert agreement([], []) == (0, 0)
+    assert agreement([Output(), Output()], [found(), Output()]) == (0, 0)
+
+
+def test_agreement_compares_vectors_where_there_are_no_labels() -> None:
+    one, other = np.array([1.0, 0.0], np.float32), np.array([1.0, 0.2], np.float32)
+    reference = [Output(vector=one), Output(vector=one), Output(vector=one)]
+    assert agreement(reference, [Output(vector=one), Output(vector=other), Output()]) == (1, 3)
 
 
 def test_overlap_is_intersection_over_union() -> None:

@@ -1,7 +1,10 @@
 """A choice is kept for the next start; what is not one is as good as nothing."""
 
+import gc
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,18 +31,30 @@ def test_what_was_kept_is_read_back(tmp_path: Path) -> None:
 def test_nonsense_is_no_choice(tmp_path: Path, content: str) -> None:
     store = Store(tmp_path, "a")
     store.keep(CHOICE)
-    store.path("choice.json").write_text(content)
+    path = store.found("choice.json")
+    assert path is not None
+    path.write_text(content)
     assert store.read() is None
 
 
-def test_without_a_folder_nothing_is_kept_and_files_are_temporary() -> None:
+def write(store: Store, name: str, content: bytes = b"x") -> Path:
+    with store.writing(name) as scratch:
+        scratch.write_bytes(content)
+    path = store.found(name)
+    assert path is not None
+    return path
+
+
+def test_without_a_folder_nothing_is_kept_and_files_are_there_while_somebody_holds_their_folder() -> None:
     store = Store(None, "a")
     store.keep(CHOICE)
     assert store.read() is None
-    path = store.path("graph.onnx")
-    path.write_bytes(b"x")
-    assert not store.has("graph.onnx")
-    store.close()
+    path = write(store, "graph.onnx")
+    held = store.temporary
+    del store
+    assert path.exists()
+    del held
+    gc.collect()
     assert not path.exists()
 
 
@@ -47,9 +62,46 @@ def test_a_folder_that_cannot_be_made_costs_nothing_but_the_keeping(tmp_path: Pa
     (tmp_path / "file").write_text("in the way")
     store = Store(tmp_path / "file", "a")
     store.keep(CHOICE)
+    assert Store(tmp_path / "file", "a").read() is None
+    write(store, "graph.onnx")
+    assert Store(tmp_path / "file", "a").found("graph.onnx") is None
+
+
+def test_what_is_in_a_folder_that_cannot_be_written_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path, "a")
+    store.keep(CHOICE)
+    kept = write(store, "graph.onnx")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    again = Store(tmp_path, "a")
+    assert again.read() == CHOICE
+    assert again.found("graph.onnx") == kept
+    assert not write(again, "other.onnx").is_relative_to(tmp_path)
+    assert again.found("graph.onnx") == kept
+
+
+def test_a_folder_that_others_can_write_to_is_neither_read_nor_written(tmp_path: Path) -> None:
+    folder = write(Store(tmp_path, "a"), "graph.onnx").parent
+    Store(tmp_path, "a").keep(CHOICE)
+    folder.chmod(0o777)
+    store = Store(tmp_path, "a")
     assert store.read() is None
-    store.path("graph.onnx").write_bytes(b"x")
-    store.close()
+    assert store.found("graph.onnx") is None
+    assert not write(store, "graph.onnx").is_relative_to(tmp_path)
+
+
+def test_a_folder_of_another_user_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(tmp_path, "a").keep(CHOICE)
+    real = Path.stat
+    another = os.geteuid() + 1
+
+    def theirs(path: Path, **more: Any) -> os.stat_result:
+        found = list(real(path, **more))
+        return os.stat_result([*found[:4], another, *found[5:]])
+
+    monkeypatch.setattr(Path, "stat", theirs)
+    assert Store(tmp_path, "a").read() is None
 
 
 def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -57,14 +109,33 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     writing = store.writing("graph.onnx")
     writing.__enter__().write_bytes(b"half")
     assert not writing.__exit__(ValueError, ValueError("half"), None)
-    assert not store.has("graph.onnx")
+    assert store.found("graph.onnx") is None
     with store.writing("graph.xml") as scratch:
         scratch.write_bytes(b"graph")
         scratch.with_suffix(".bin").write_bytes(b"weights")
-    assert sorted(path.name for path in store.path("graph.xml").parent.iterdir()) == [
-        "graph.bin",
-        "graph.xml",
-    ]
+    assert sorted(path.name for path in scratch.parent.iterdir()) == ["graph.bin", "graph.xml"]
+
+
+def test_two_servers_with_one_process_number_do_not_write_to_one_file(tmp_path: Path) -> None:
+    """As in two containers that share a volume."""
+    one, other = Store(tmp_path, "a"), Store(tmp_path, "a")
+    with one.writing("graph.onnx") as first, other.writing("graph.onnx") as second:
+        assert first != second
+        first.write_bytes(b"whole")
+        second.write_bytes(b"whole")
+    path = one.found("graph.onnx")
+    assert path is not None
+    assert path.read_bytes() == b"whole"
+
+
+def test_what_a_killed_server_left_half_written_goes_after_a_day(tmp_path: Path) -> None:
+    folder = write(Store(tmp_path, "a"), "graph.onnx").parent
+    old, young = folder / "new-1-graph.onnx", folder / "new-2-graph.onnx"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (1e9, 1e9))
+    write(Store(tmp_path, "a"), "more.onnx")
+    assert sorted(path.name for path in folder.iterdir()) == ["graph.onnx", "more.onnx", young.name]
 
 
 def test_the_key_changes_with_any_fact() -> None:
