@@ -91,7 +91,7 @@ class _Decision:
             return
         hardware = here(self._context.device)
         store = Store(self._context.cache, self._key(hardware))
-        with _width(self._context.threads):
+        with _width(self._context.threads), _stream(self._context.device):
             self._decide(plan, hardware, store)
 
     def _decide(self, plan: Plan | None, hardware: Hardware, store: Store) -> None:
@@ -360,6 +360,19 @@ def _width(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _stream(device: str) -> Iterator[None]:
+    """A stream of its own on a GPU: the default one cannot be captured, and is not what lanes use."""
+    if device == "cpu":
+        yield
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))  # which put the weights there
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()  # lanes use what was made here on streams of theirs
 
 
 def _version(package: str) -> str:

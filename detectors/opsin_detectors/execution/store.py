@@ -75,7 +75,7 @@ class Store:
         folders = [self.temporary.path] if self.temporary is not None else []
         if self._folder is not None and _is_ours(self._folder):
             folders.append(self._folder)
-        return next((folder / name for folder in folders if (folder / name).is_file()), None)
+        return next((folder / name for folder in folders if _is_file(folder / name)), None)
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -115,7 +115,7 @@ class Store:
     def _writable(self) -> Path:
         if self._folder is not None and self.temporary is None:
             with contextlib.suppress(OSError):
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
                 if not _is_ours(self._folder):
                     log.warning("others can write to %s: it is not used", self._folder)
                 elif os.access(self._folder, os.W_OK):
@@ -133,6 +133,12 @@ def _is_ours(folder: Path) -> bool:
     except OSError:
         return False
     return about.st_uid in (0, os.geteuid()) and not about.st_mode & stat.S_IWOTH
+
+
+def _is_file(path: Path) -> bool:
+    with contextlib.suppress(OSError):  # a folder of root's, say, that others may not look into
+        return path.is_file()
+    return False
 
 
 def _sweep(folder: Path) -> None:

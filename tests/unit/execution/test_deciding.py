@@ -154,6 +154,39 @@ def test_measuring_runs_at_the_lanes_width_and_leaves_the_threads_own_alone() ->
     assert torch.get_num_threads() == before
 
 
+def test_on_a_gpu_everything_runs_on_a_stream_that_can_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class Stream:
+        def __init__(self, device: str) -> None:
+            told.append(f"made on {device}")
+
+        def wait_stream(self, other: object) -> None:
+            told.append(f"waits for the {other}")
+
+        def synchronize(self) -> None:
+            told.append("done")
+
+        def __enter__(self) -> None:
+            told.append("entered")
+
+        def __exit__(self, *_: object) -> None:
+            told.append("left")
+
+    cuda = {
+        "Stream": Stream,
+        "stream": lambda stream: stream,
+        "current_stream": lambda device: "default stream",
+        "synchronize": lambda device: told.append("ran"),
+    }
+    for name, stand_in in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(deciding, "candidates", lambda hardware, exportable: [BASELINE, LAST])
+    Tiny(LoadContext("tiny", runtime="auto", device="cuda:1"), timed=takes({}))
+    start = ["made on cuda:1", "waits for the default stream", "entered"]
+    assert told == [*start, "ran", "ran", "left", "done"]
+
+
 @pytest.mark.parametrize(
     ("told", "sentence"),
     [

@@ -91,6 +91,28 @@ def test_a_folder_that_others_can_write_to_is_neither_read_nor_written(tmp_path:
     assert not write(store, "graph.onnx").is_relative_to(tmp_path)
 
 
+def test_a_folder_that_may_not_be_looked_into_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that root filled for itself while an image was made."""
+    Store(tmp_path, "a").keep(CHOICE)
+
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert Store(tmp_path, "a").read() is None
+
+
+def test_what_root_kept_while_an_image_was_made_can_be_read_by_the_servers_user(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        path = write(Store(tmp_path, "a"), "graph.onnx")
+    finally:
+        os.umask(before)
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_folder_of_another_user_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store(tmp_path, "a").keep(CHOICE)
     real = Path.stat
