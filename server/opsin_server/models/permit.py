@@ -21,24 +21,25 @@ MOST_LABELS = 100
 """Labels of one name."""
 TRUST = ("trust_remote_code", "allow_pickle")
 """Settings by which a checkpoint's own code runs in the server."""
+FILES = ("description",)
+"""Settings that name a file."""
 
 
 def check_source(source: str, detector: str, allowed: LoadingSettings, detectors: Collection[str]) -> None:
     """Raise Failure OPTION_INVALID for a source that requests may not load from. Reads links of files."""
     by_name = source in ("", BUILT_IN) or (source in detectors and not detector)
-    if by_name or not allowed.dirs:
-        return
-    path = Path(source).expanduser().resolve()
-    if not any(path.is_relative_to(folder.expanduser().resolve()) for folder in allowed.dirs):
-        raise Failure(
-            Reason.OPTION_INVALID,
-            f"source: {quote(source)} is in none of the folders that models are loaded from (loading.dirs)",
-            field="source",
-        )
+    if not by_name:
+        _check_path("source", source, allowed)
 
 
 def check_settings(settings: Mapping[str, str], allowed: LoadingSettings) -> None:
-    """Raise Failure OPTION_INVALID for a setting by which somebody else's code would run."""
+    """Raise Failure OPTION_INVALID for a setting that requests may not make.
+
+    That is one by which somebody else's code would run, or a file outside the folders for models be read.
+    """
+    for key in FILES:
+        if key in settings:
+            _check_path(f"settings.{key}", settings[key], allowed)
     for key in TRUST if not allowed.trust else ():
         if settings.get(key, "false").lower() != "false":
             raise Failure(
@@ -75,4 +76,16 @@ def check_labels(labels: Collection[str]) -> None:
             f"labels: these would be {len(labels)}, and a name has {MOST_LABELS} at most",
             field="labels",
             metadata={"limit": str(MOST_LABELS)},
+        )
+
+
+def _check_path(field: str, written: str, allowed: LoadingSettings) -> None:
+    if not allowed.dirs:
+        return
+    path = Path(written).expanduser().resolve()
+    if not any(path.is_relative_to(folder.expanduser().resolve()) for folder in allowed.dirs):
+        raise Failure(
+            Reason.OPTION_INVALID,
+            f"{field}: {quote(written)} is in none of the folders that models are loaded from (loading.dirs)",
+            field=field,
         )
