@@ -98,6 +98,7 @@ class Scheduler:
         """Accept no more tickets for `key`; those that wait are answered MODEL_NOT_READY."""
         self._pending.drop_model(key)
         self._roster.remove(key)
+        self._dispatcher.wide.discard(key)
         self.queues.terms.pop(key, None)
 
     def terms(self, key: str) -> ModelTerms:

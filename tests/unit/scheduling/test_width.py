@@ -119,3 +119,13 @@ async def test_where_the_width_is_told_it_never_changes(model: Model) -> None:
     await scheduler.submit("m@1", Prepared("a"), ITEM, flow="a")
     assert model.widths == [1]
     await scheduler.close()
+
+
+async def test_a_model_that_is_loaded_anew_under_its_name_is_measured_for_itself(model: Model) -> None:
+    scheduler = scheduler_of(model)
+    scheduler.widen("m@1")
+    scheduler.remove_model("m@1")
+    scheduler.add_model("m@1", model, ModelTerms((1,)))
+    await scheduler.submit("m@1", Prepared("a"), ITEM, flow="a")
+    assert model.widths == [1]
+    await scheduler.close()
