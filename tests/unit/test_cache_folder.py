@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from opsin_server.config import ConfigError
 from opsin_server.config.folders import cache_folder
 
 
@@ -32,3 +33,17 @@ def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch, tm
 def test_it_can_be_told_or_turned_off(tmp_path: Path) -> None:
     assert cache_folder(str(tmp_path)) == tmp_path
     assert cache_folder("off") is None
+
+
+def test_a_home_that_may_not_be_looked_at_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "is_dir", refused)
+    assert cache_folder("auto") is None
+
+
+def test_the_home_of_a_user_that_is_not_there_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"server.cache_dir: ~nobody-at-all/cache"):
+        cache_folder("~nobody-at-all/cache")
