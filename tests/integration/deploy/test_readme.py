@@ -17,7 +17,7 @@ from opsin.cli.app import OWN
 README = (ROOT / "README.md").read_text()
 RUN = ("Call it", "Add a detector")
 """Headings of the sections whose examples are run; the others install, build images, or need a cluster."""
-EXTRAS = ("all", "cli", "images", "server", "torch", "transformers", "video")
+EXTRAS = ("all", "cli", "images", "ocr", "server", "text", "torch", "transformers", "video")
 """What a reader is told to install."""
 
 
