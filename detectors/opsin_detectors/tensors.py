@@ -11,7 +11,7 @@ from torch import nn
 
 from opsin_detectors.api import LoadContext, LoadError
 
-__all__ = ["Normalizer", "bytes_of", "device_of", "dtype_of", "name_of", "placed"]
+__all__ = ["Normalizer", "bytes_of", "device_of", "dtype_of", "layout_of", "name_of", "placed"]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -55,10 +55,18 @@ def device_of(context: LoadContext) -> torch.device:
     return device
 
 
-def placed(module: _Module, device: torch.device, dtype: torch.dtype) -> _Module:
-    """The module on its device and of its type, for inference only, convolutions in channels-last order."""
+def layout_of(context: LoadContext) -> str:
+    """How a network of convolutions is laid out: "eager" where that is told, else "channels_last"."""
+    return "eager" if context.runtime == "eager" else "channels_last"
+
+
+def placed(
+    module: _Module, device: torch.device, dtype: torch.dtype, layout: str = "channels_last"
+) -> _Module:
+    """The module on its device and of its type, for inference only. layout: as `layout_of` tells it."""
     module.eval().requires_grad_(False).to(device, dtype)
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if layout == "channels_last":
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module
 
 

@@ -35,8 +35,9 @@ class GroundedDetector(Detector):
         limit = min(token_limit(tokenizer, config.text_config), config.max_text_len)
         self._texts = Texts(tokenizer, limit)
         self._prompts = Prompts(self._texts)
+        layout = tensors.layout_of(context)
         self._model = tensors.placed(
-            checkpoint.model(AutoModelForZeroShotObjectDetection), self._device, dtype
+            checkpoint.model(AutoModelForZeroShotObjectDetection), self._device, dtype, layout
         )
         self.info = ModelInfo(
             tasks=frozenset({Task.DETECT, Task.ZERO_SHOT}),
@@ -45,7 +46,7 @@ class GroundedDetector(Detector):
             decode_size=self._pictures.decode_size,
             device=context.device,
             dtype=tensors.name_of(dtype),
-            runtime="eager",
+            runtime=layout,
             memory_bytes=tensors.bytes_of(self._model),
         )
 

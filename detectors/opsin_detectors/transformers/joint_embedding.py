@@ -66,7 +66,7 @@ class JointEmbedder(Detector):
             decode_size=towers.pictures.decode_size,
             device=context.device,
             dtype=towers.dtype,
-            runtime="eager",
+            runtime=towers.layout,
             memory_bytes=towers.memory_bytes,
         )
 

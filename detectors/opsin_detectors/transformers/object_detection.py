@@ -39,7 +39,10 @@ class ObjectDetector(Detector):
         min_score = checkpoint.settings.number("min_score", 0.5, least=0.0, most=1.0)
         checkpoint.settings.done()
         self._pictures = varied_pictures.choose(checkpoint.image_processor(), self._device, dtype)
-        self._model = tensors.placed(checkpoint.model(AutoModelForObjectDetection), self._device, dtype)
+        layout = tensors.layout_of(context)
+        self._model = tensors.placed(
+            checkpoint.model(AutoModelForObjectDetection), self._device, dtype, layout
+        )
         self.info = ModelInfo(
             tasks=frozenset({Task.DETECT}),
             classes=self._classes,
@@ -49,7 +52,7 @@ class ObjectDetector(Detector):
             decode_size=self._pictures.decode_size,
             device=context.device,
             dtype=tensors.name_of(dtype),
-            runtime="eager",
+            runtime=layout,
             memory_bytes=tensors.bytes_of(self._model),
         )
         self._scores = self._meaning(checkpoint)

@@ -29,6 +29,7 @@ class Towers:
         shape.
     scale, bias: the score of a pair is scale * cosine + bias. sigmoid: whether each pair is scored for itself
         by the sigmoid; otherwise softmax over the texts, and the bias is 0.
+    layout: what runs it, as ModelInfo tells it.
     """
 
     def __init__(self, context: LoadContext, checkpoint: Checkpoint) -> None:
@@ -51,7 +52,8 @@ class Towers:
             self.bias = self._model.logit_bias.item() if self.sigmoid else 0.0
             probe = self.texts.arguments([self.texts.prepare("a", truncate=False).data])
             self.dimensions = int(self._text_features(probe).shape[1])
-        tensors.placed(self._model, self._device, self._dtype)
+        self.layout = tensors.layout_of(context)
+        tensors.placed(self._model, self._device, self._dtype, self.layout)
         self.dtype = tensors.name_of(self._dtype)
         self.memory_bytes = tensors.bytes_of(self._model)
         self.max_batch = 32 if self._device.type == "cpu" else 128

@@ -37,8 +37,9 @@ class OwlDetector(Detector):
         self._pictures = pictures.choose(processor, self._device, dtype)
         tokenizer = checkpoint.tokenizer()
         self._texts = Texts(tokenizer, token_limit(tokenizer, checkpoint.config.text_config), fixed=True)
+        layout = tensors.layout_of(context)
         self._model = tensors.placed(
-            checkpoint.model(AutoModelForZeroShotObjectDetection), self._device, dtype
+            checkpoint.model(AutoModelForZeroShotObjectDetection), self._device, dtype, layout
         )
         self._model.box_bias = self._model.box_bias.to(dtype)
         self._queries = LabelFeatures(self._texts, self._embedded, template)
@@ -49,7 +50,7 @@ class OwlDetector(Detector):
             decode_size=self._pictures.decode_size,
             device=context.device,
             dtype=tensors.name_of(dtype),
-            runtime="eager",
+            runtime=layout,
             memory_bytes=tensors.bytes_of(self._model),
         )
 
