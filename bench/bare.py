@@ -9,11 +9,13 @@ several lanes is the server's own kind; several processes of one lane are what n
 import argparse
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -99,6 +101,32 @@ class Bare:
             process.stdin.flush()
         told = [json.loads(hear(process)) for process in self._processes]
         return Round(sum(one["rate"] for one in told), median(one["p50"] for one in told))
+
+
+class Alone:
+    """One picture at a time as quickly as it goes: with one thread and with as many as there are cores.
+
+    A lane that is alone takes the width that suits its model; so does this yardstick. Use as a context.
+    """
+
+    def __init__(self, model: str, pictures: Sequence[str], *, like: opsin.Model) -> None:
+        self._loops = [
+            Bare(model, pictures, width=width, like=like)
+            for width in sorted({1, len(os.sched_getaffinity(0))})
+        ]
+        self._entered = ExitStack()
+
+    def __enter__(self) -> Self:
+        for loop in self._loops:
+            self._entered.enter_context(loop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._entered.close()
+
+    def p50(self, seconds: float) -> float:
+        """Milliseconds, of the better width; `seconds` of each."""
+        return min(loop.round(1, seconds).p50 for loop in self._loops)
 
 
 def hear(process: "subprocess.Popen[str]") -> str:

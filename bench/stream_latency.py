@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from bench.bare import Bare
+from bench.bare import Alone
 from bench.figures import Figure, at_most, between
 from bench.frames import Cameras, drive
 from bench.inputs import Kind, pictures
@@ -24,14 +24,14 @@ def _model(spec: str, paths: tuple[str, ...], scale: Scale) -> Figure:
     scale.say(name)
     bare: list[float] = []
     served: list[float] = []
-    with Server(spec) as server, Bare(spec, paths, like=server.model(name)) as loop:
+    with Server(spec) as server, Alone(spec, paths, like=server.model(name)) as loop:
         for number in range(scale.rounds):
-            bare.append(loop.round(1, seconds).p50)
+            bare.append(loop.p50(seconds))
             (reel,) = drive(Cameras(server.target, name, Kind(paths), seconds, window=1, seed=number))
             if reel.error:
                 raise RuntimeError(f"the stream broke: {reel.error}")
             served.append(median(reel.delays) * 1000)
-        bare.append(loop.round(1, seconds).p50)
+        bare.append(loop.p50(seconds))
     added = [one - two for one, two in zip(served, between(bare), strict=True)]
     beside = {"streamed_p50_ms": served, "bare_p50_ms": bare}
     return Figure(f"{name}, 1 stream: added to the median frame", added, "ms", at_most(1.5), beside)
