@@ -7,9 +7,11 @@
     trying      a detector put through its own steps on them
     programs    a network made to run one way: torch on the CPU or a GPU
     graphs      the same for an exported graph: OpenVINO, onnxruntime
+    exported    the graph itself: kept, or made anew
     quantize    int8: calibrated and checked on pictures
     guard       whether answers are still the same
     measure     how long each way takes, in rounds that take turns
+    lane        on what: a lane's threads, a stream of a GPU
     store       choices kept on disk
     decide      all of it in order
 

@@ -8,8 +8,7 @@ gives the same answers on the shipped pictures is taken: the baseline itself whe
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ import torch
 
 from opsin_detectors.api import Input, LoadContext, LoadError, Output, TextInput, Trial
 from opsin_detectors.execution import graphs, quantize, trying
+from opsin_detectors.execution.exported import GRAPH, Exported, there, writing
 from opsin_detectors.execution.guard import agreement, difference
 from opsin_detectors.execution.hardware import here
+from opsin_detectors.execution.lane import stream, width
 from opsin_detectors.execution.measure import measure
 from opsin_detectors.execution.network import Network, Program, Runnable, digest
 from opsin_detectors.execution.plan import (
@@ -46,7 +47,6 @@ _SPARED = (None, 0.0, 0.4)
 """What int8 leaves as it is, tried in this order: nothing, delicate layers, these and the first of all."""
 LEAST_AGREEMENT = 0.98
 """int8 is refused below this share of views with the answer that they had."""
-_GRAPH = "network.onnx"
 _GPU_ONLY = ("compile", "cuda_graphs")
 _GRAPHS = ("openvino", "onnxruntime")
 _VERSIONS = ("opsin", "torch", "transformers", "openvino", "onnxruntime", "nncf")
@@ -79,7 +79,6 @@ class _Decision:
         """What the detector holds beside the network."""
         self._reference: list[Output] = []
         """What float32 answers to the views that int8 is checked with."""
-        self._exported_now = False
 
     def make(self) -> None:
         self._known("dtype", self._context.dtype, ("auto", *DTYPES))
@@ -91,7 +90,8 @@ class _Decision:
             return
         hardware = here(self._context.device)
         store = Store(self._context.cache, self._key(hardware))
-        with _width(self._context.threads), _stream(self._context.device):
+        self._graph = Exported(self._network, self._context, store)
+        with width(self._context.threads), stream(self._context.device):
             self._decide(plan, hardware, store)
 
     def _decide(self, plan: Plan | None, hardware: Hardware, store: Store) -> None:
@@ -100,7 +100,7 @@ class _Decision:
         elif plan.dtype == "int8":
             choice, program = self._quantized(plan, store)
         else:
-            choice, program = Choice(plan), self._built(plan, store)
+            choice, program = Choice(plan), self._built(plan)
         self._take(choice, program)
 
     def _take(self, choice: Choice, program: Program) -> None:
@@ -138,31 +138,12 @@ class _Decision:
 
     # -- building ----------------------------------------------------------------------------------------
 
-    def _built(self, plan: Plan, store: Store, *, own: bool = True) -> Program:
+    def _built(self, plan: Plan, *, own: bool = True) -> Program:
         """Raises LoadError."""
         self._check(plan)
         if plan.runtime in _GRAPHS:
-            return self._graph(plan, store)
+            return self._graph.program(plan)
         return torch_program(self._network, plan, own=own)
-
-    def _graph(self, plan: Plan, store: Store) -> Program:
-        """From the graph that was kept, or a new one where there is none or it is broken."""
-        kept = store.found(_GRAPH)
-        if kept is not None:
-            try:
-                return graphs.graph_program(kept, plan, self._context, held=store.temporary)
-            except LoadError as error:
-                if self._exported_now:
-                    raise
-                log.warning("a graph of %s is made anew: %s", self._context.name, error)
-        path = self._export(store)
-        return graphs.graph_program(path, plan, self._context, held=store.temporary)
-
-    def _export(self, store: Store) -> Path:
-        with _written(), store.writing(_GRAPH) as scratch:
-            graphs.export(self._network, scratch)
-        self._exported_now = True
-        return _there(store, _GRAPH)
 
     def _again(self, store: Store) -> tuple[Choice, Program] | None:
         """What an earlier start chose, if it can be built still."""
@@ -170,7 +151,7 @@ class _Decision:
         if choice is None:
             return None
         try:
-            return choice, self._built(choice.plan, store)
+            return choice, self._built(choice.plan)
         except Exception as error:
             log.warning("an earlier choice for %s no longer works: %s", self._context.name, error)
             return None
@@ -180,13 +161,13 @@ class _Decision:
     def _measured(self, hardware: Hardware, store: Store) -> tuple[Choice, Program]:
         inputs = self._inputs()
         if not inputs:  # nothing can be proved
-            return Choice(BASELINE), self._built(BASELINE, store)
+            return Choice(BASELINE), self._built(BASELINE)
         plans = candidates(hardware, exportable=self._network.picture is not None)
         programs: dict[Plan, Program] = {}
         verdicts: dict[Plan, str] = {}
         for plan in plans:
             try:
-                programs[plan] = self._built(plan, store, own=False)
+                programs[plan] = self._built(plan, own=False)
             except Exception as error:  # want of memory, too
                 if plan == BASELINE:
                     raise
@@ -265,27 +246,28 @@ class _Decision:
             except LoadError as error:
                 log.warning("a graph of %s is made anew: %s", self._context.name, error)
         choice = Choice(plan, (Trial(runtime, "int8", (), self._proven_int8(plan, store, name)),))
-        program = self._int8_program(plan, _there(store, name), store)
+        program = self._int8_program(plan, there(store, name), store)
         store.keep(choice)
         return choice, program
 
     def _proven_int8(self, plan: Plan, store: Store, name: str) -> str:
         """Write the least spared quantised network that agrees well enough; how well. Raises LoadError."""
-        self._graph(Plan(plan.runtime), store)  # what is quantised can be read
+        self._graph.program(Plan(plan.runtime))  # what is quantised can be read
+        refusal = ""
         for spare in _SPARED:
             try:
                 return self._int8(plan, store, name, spare)
             except _RefusedError as error:
-                refusal = error
-        raise LoadError(str(refusal))
+                refusal = str(error)  # the error itself would hold the network by its traceback
+        raise LoadError(refusal)
 
     def _int8(self, plan: Plan, store: Store, name: str, spare: float | None) -> str:
         """How well the quantised network agrees, which has its name only where that is enough.
 
         Raises _RefusedError.
         """
-        with _written(), store.writing(name) as scratch:
-            graph = _there(store, _GRAPH)
+        with writing(store, name) as scratch:
+            graph = there(store, GRAPH)
             quantize.quantize(plan.runtime, graph, scratch, self._calibration(), spare=spare)
             alike, compared = self._agreed(self._int8_program(plan, scratch, store))
             verdict = self._verdict(alike, compared)
@@ -329,50 +311,9 @@ class _RefusedError(Exception):
     """A quantised network does not answer as the whole one."""
 
 
-@contextmanager
-def _written() -> Iterator[None]:
-    """Raises LoadError where a disk is full or nothing can be written."""
-    try:
-        yield
-    except OSError as error:
-        raise LoadError(f"its graph cannot be written: {error}") from error
-
-
-def _there(store: Store, name: str) -> Path:
-    """A file that was written a moment ago."""
-    path = store.found(name)
-    if path is None:
-        raise LoadError(f"{name} was taken away while it was read")
-    return path
-
-
 def _told(error: Exception) -> str:
     """An error in a line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-@contextmanager
-def _width(threads: int) -> Iterator[None]:
-    """As many torch threads as a lane has, which is what is to be measured."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _stream(device: str) -> Iterator[None]:
-    """A stream of its own on a GPU: the default one cannot be captured, and is not what lanes use."""
-    if device == "cpu":
-        yield
-        return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device))  # which put the weights there
-    with torch.cuda.stream(stream):
-        yield
-    stream.synchronize()  # lanes use what was made here on streams of theirs
 
 
 def _version(package: str) -> str:

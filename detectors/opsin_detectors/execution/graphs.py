@@ -46,13 +46,16 @@ def graph_program(
     """The graph at `path` in the plan's runtime. Raises LoadError.
 
     bf16: what a quantised graph left unquantised may be run in bfloat16, where the runtime can.
-    held: see `GraphProgram`: onnxruntime reads the file again for each width of lane that it meets.
+    held: see `GraphProgram`: for onnxruntime, which reads the file again for each width of lane.
     """
     rest = "bfloat16" if bf16 and plan.runtime == "openvino" else "float32"
     dtype = rest if plan.dtype == "int8" else plan.dtype
     runtime = open_graph(path, plan.runtime, dataclasses.replace(context, dtype=dtype))
+    again = plan.runtime == "onnxruntime"
     weights = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    return GraphProgram(runtime, sum(one.stat().st_size for one in weights if one.exists()), held)
+    return GraphProgram(
+        runtime, sum(one.stat().st_size for one in weights if one.exists()), held if again else None
+    )
 
 
 def export(network: Network, path: Path) -> None:

@@ -1,5 +1,6 @@
 """A detector's network is run as told, as chosen before, or the fastest way that gives the same answers."""
 
+import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,19 @@ def test_what_is_not_kept_runs_at_every_width_too(dtype: str) -> None:
         np.testing.assert_allclose(logits(detector), narrow, atol=1e-5)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("runtime", "left"), [("openvino", 0), ("onnxruntime", 1)])
+def test_a_temporary_folder_stays_only_as_long_as_its_graph_may_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, left: int
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    detector = Tiny(LoadContext("tiny", runtime=runtime, cache=None))
+    assert len(list(tmp_path.iterdir())) == left
+    logits(detector)
+    del detector
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_graph_is_not_used_for_pictures_that_are_scaled_to_other_numbers(
