@@ -80,10 +80,6 @@ def html(result: Result) -> str:
     )
 
 
-def _figure(caption: str, svg: str) -> str:
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
-
-
 def _tiles(result: Result) -> Iterator[str]:
     """What one looks for first: of the best load, the knee, or the pair."""
     if result.knee:

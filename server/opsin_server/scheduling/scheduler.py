@@ -90,10 +90,6 @@ class Scheduler:
         self._roster.add(key, runner, probe)
         self.queues.terms[key] = terms
 
-    def set_terms(self, key: str, terms: ModelTerms) -> None:
-        """Change how a known model may be run."""
-        self.queues.terms[key] = terms
-
     def remove_model(self, key: str) -> None:
         """Accept no more tickets for `key`; those that wait are answered MODEL_NOT_READY."""
         self._pending.drop_model(key)
