@@ -7,7 +7,8 @@ Capture is written against a small seam, so that its order of steps is tested wh
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -90,6 +91,10 @@ class GraphApi(Protocol):
         """Record what `call` issues. Gives how to issue it again, and the outputs that every replay fills."""
         ...
 
+    def turn(self) -> AbstractContextManager[None]:
+        """What is issued inside runs after all that was issued inside before, also on other streams."""
+        ...
+
 
 class CudaGraphs:
     """torch.cuda's graphs, on the stream that is current."""
@@ -97,22 +102,36 @@ class CudaGraphs:
     WARM = 3
     """Runs before the capture, so that kernels are chosen and buffers made outside of it."""
 
+    def __init__(self) -> None:
+        self._last: Any = None
+
     def capture(self, call: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
         """See `GraphApi`."""
         for _ in range(self.WARM):
             call()
         torch.cuda.current_stream().synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        # Of this thread only: others serve meanwhile, and may allocate.
+        stream = torch.cuda.current_stream()
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             outputs = call()
         return graph.replay, outputs
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """See `GraphApi`. Not for two threads at once."""
+        stream = torch.cuda.current_stream()
+        if self._last is not None:
+            stream.wait_event(self._last)
+        yield
+        self._last = stream.record_event()
 
 
 class CapturedProgram:
     """A program replayed as one graph for each shape of its arguments, captured when first met.
 
-    Replays share their arguments' and outputs' memory. A device runs them one after the other, in the order
-    in which they are issued on one stream, so outputs are copied on that stream before the next replay.
+    Replays share their arguments' and outputs' memory, and every lane has a stream of its own. So they take
+    turns on the device: from the arguments coming in to the outputs copied away, one after the other.
     """
 
     def __init__(self, plain: TorchProgram, api: GraphApi) -> None:
@@ -129,7 +148,8 @@ class CapturedProgram:
             captured = self._known.get(shape)
             if captured is None:
                 captured = self._known[shape] = _Captured(self._plain, self._api, arguments)
-            return captured.replay(arguments)
+            with self._api.turn():
+                return captured.replay(arguments)
 
 
 class _Captured:
