@@ -19,7 +19,7 @@ from opsin_detectors.api import Input, LoadContext, LoadError, Output, TextInput
 from opsin_detectors.execution import graphs, quantize, trying
 from opsin_detectors.execution.exported import GRAPH, Exported, there, writing
 from opsin_detectors.execution.guard import agreement, difference
-from opsin_detectors.execution.hardware import here
+from opsin_detectors.execution.hardware import free, here
 from opsin_detectors.execution.lane import stream, width
 from opsin_detectors.execution.measure import measure
 from opsin_detectors.execution.network import Network, Program, Runnable, digest
@@ -36,6 +36,7 @@ from opsin_detectors.execution.plan import (
 from opsin_detectors.execution.programs import torch_program
 from opsin_detectors.execution.store import Choice, Store, key_of
 from opsin_detectors.execution.views import pictures, views
+from opsin_detectors.tensors import bytes_of
 
 __all__ = ["LEAST_AGREEMENT", "SIZES", "Measure", "decide"]
 
@@ -47,6 +48,8 @@ _SPARED = (None, 0.0, 0.4)
 """What int8 leaves as it is, tried in this order: nothing, delicate layers, these and the first of all."""
 LEAST_AGREEMENT = 0.98
 """int8 is refused below this share of views with the answer that they had."""
+_MEMORY = 0.5
+"""The part of the free memory that all ways together, each with weights of its own, may take."""
 _GPU_ONLY = ("compile", "cuda_graphs")
 _GRAPHS = ("openvino", "onnxruntime")
 _VERSIONS = ("opsin", "torch", "transformers", "openvino", "onnxruntime", "nncf")
@@ -163,6 +166,10 @@ class _Decision:
         if not inputs:  # nothing can be proved
             return Choice(BASELINE), self._built(BASELINE)
         plans = candidates(hardware, exportable=self._network.picture is not None)
+        needed = bytes_of(self._network.body) * len(plans)
+        if needed > _MEMORY * free(self._context.device):
+            log.warning("%s is not measured: all ways at once need %d bytes", self._context.name, needed)
+            return Choice(BASELINE), self._built(BASELINE)
         programs: dict[Plan, Program] = {}
         verdicts: dict[Plan, str] = {}
         for plan in plans:

@@ -27,6 +27,7 @@ Timed = Callable[..., dict[Plan, dict[int, float]]]
 @pytest.fixture(autouse=True)
 def a_machine_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deciding, "here", lambda device: Hardware(name="a machine", bf16=True))
+    monkeypatch.setattr(deciding, "free", lambda device: 1e9)
 
 
 def takes(seconds: Mapping[Plan, float]) -> Timed:
@@ -107,6 +108,16 @@ def test_a_way_that_breaks_on_pictures_is_passed_over(monkeypatch: pytest.Monkey
     detector = Tiny(AUTO, timed=takes({BF16: 0.5}))
     assert plan_of(detector) == BASELINE
     assert "ZeroDivisionError" in detector.info.trials[2].verdict
+
+
+def test_a_network_too_large_to_have_every_way_in_memory_is_run_as_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    context = LoadContext("tiny", runtime="auto", cache=tmp_path)
+    monkeypatch.setattr(deciding, "free", lambda device: 1500.0)  # three times 528 bytes of weights
+    assert plan_of(Tiny(context, timed=never)) == BASELINE
+    monkeypatch.setattr(deciding, "free", lambda device: 4000.0)
+    assert plan_of(Tiny(context, timed=takes({BF16: 0.5}))) == BF16, "it was not kept"
 
 
 def test_where_nothing_can_be_proved_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
