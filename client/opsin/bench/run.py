@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from opsin._client import Client
 from opsin.bench.arrivals import Arrivals
 from opsin.bench.bare import run_bare
 from opsin.bench.figures import Bare, Figures, figures_of
@@ -152,6 +151,8 @@ def _as_served(plan: Plan) -> Plan:
     """The bare model runs as the server says that it runs its own: the same runtime and number type."""
     if plan.bare is None:
         return plan
+    from opsin._client import Client  # brings gRPC, which the help of a command has no use for
+
     with Client(**plan.client) as client:
         served = client.model(plan.asked.model)
     return replace(plan, bare=replace(plan.bare, runtime=served.runtime, dtype=served.dtype))
