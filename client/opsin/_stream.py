@@ -30,6 +30,8 @@ __all__ = ["STREAM_DETECT", "StreamSession"]
 STREAM_DETECT = "/opsin.v1.InferenceService/StreamDetect"
 READ_AHEAD = 2
 """Messages read and not yet taken in: a caller that stops leaves the others where they are."""
+_READER_ENDS = 5.0
+"""Seconds within which the reader of a call that was cancelled is gone."""
 
 
 class StreamSession:
@@ -117,6 +119,7 @@ class _Driver:
         self._connections = 0
         self._call: Any = None
         self._own_channel: Any = None
+        self._reader: threading.Thread | None = None
 
     def replies(self) -> Iterator[FrameReply]:
         """All replies; opens connections as needed."""
@@ -157,10 +160,21 @@ class _Driver:
             self._changed.notify_all()
         if call is not None:
             call.cancel()
+            self._join_reader()
         if channel is not None:
             channel.close()
         if not self._feeding:  # else the feeder closes it, which alone knows when it is done with it
             self.source.close()
+
+    def _join_reader(self) -> None:
+        """It ends with its call.
+
+        If the end of the program stopped it while it holds the call's lock, the program would never end: gRPC
+        takes that lock once more when it lets go of the call.
+        """
+        reader = self._reader
+        if reader is not None and reader is not threading.current_thread():
+            reader.join(_READER_ENDS)
 
     def _connection(self) -> Generator[FrameReply, None, OpsinError | None]:
         """The replies of one connection; returns the error that ended it, or None."""
@@ -168,9 +182,10 @@ class _Driver:
         inbox = _Inbox()
         try:
             call = self._open(timeout)
-            threading.Thread(
+            self._reader = threading.Thread(
                 target=self._read, args=(call, inbox), name="opsin-stream-reader", daemon=True
-            ).start()
+            )
+            self._reader.start()
             while (replies := self._take_in(inbox)) is not None:
                 yield from replies
         except grpc.RpcError as failure:

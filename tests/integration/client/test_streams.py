@@ -72,6 +72,20 @@ def test_no_more_frames_are_under_way_than_the_server_advises(fake: Fake, connec
     assert 2 <= counts["most"] <= 4
 
 
+def test_a_closed_stream_leaves_no_reader_that_the_end_of_the_program_could_stop_halfway(fake: Fake) -> None:
+    before = set(threading.enumerate())
+
+    def readers() -> list[str]:
+        return [one.name for one in set(threading.enumerate()) - before if one.name == "opsin-stream-reader"]
+
+    with opsin.Client(fake.target) as client:
+        session = client.stream([b"x"] * 50, rate=0.01)
+        assert next(iter(session)).sequence == 1
+        assert readers()
+        session.close()
+        assert readers() == []
+
+
 def test_a_wrong_input_among_frames_fails_alone_and_in_its_place(fake: Fake, connect: Connect) -> None:
     replies = list(connect(fake.target).stream([b"a", "missing.jpg", b"b"]))
     assert [type(reply).__name__ for reply in replies] == ["FrameResult", "FrameFailed", "FrameResult"]
