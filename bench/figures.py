@@ -10,7 +10,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
 
-__all__ = ["Figure", "Target", "at_least", "at_most", "between", "jain", "slope", "table", "turns"]
+__all__ = ["Figure", "Target", "at_least", "at_most", "between", "slope", "table", "turns"]
 
 HEADER = "| figure | target | measured: median (least – greatest round) | met |\n|---|---|---|---|"
 
@@ -114,12 +114,6 @@ def turns(runs: Sequence[float], around: Sequence[float]) -> list[float]:
 def between(around: Sequence[float]) -> list[float]:
     """The mean of each two neighbours."""
     return [(one + two) / 2 for one, two in pairwise(around)]
-
-
-def jain(shares: Sequence[float]) -> float:
-    """Jain's fairness index: 1 when all are equal, 1/n when one has everything. (Jain, Chiu, Hawe, 1984.)"""
-    squares = sum(share * share for share in shares)
-    return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.figures import Figure, at_least, at_most, jain
+from bench.figures import Figure, at_least, at_most
 from bench.frames import Cameras, Reel, drive, drive_all
 from bench.inputs import Kind, pictures
 from bench.load import Load, beside
@@ -21,6 +21,7 @@ from bench.server import Server
 from bench.stream_latest import rate_of
 from bench.watch import span, wait_for
 from opsin.bench.figures import figures_of
+from opsin.bench.intervals import jain
 from opsin.bench.payloads import make_pictures
 
 __all__ = ["measure", "worst"]

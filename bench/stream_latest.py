@@ -10,13 +10,14 @@ same span.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from bench.figures import Figure, at_least, at_most, jain
+from bench.figures import Figure, at_least, at_most
 from bench.frames import Cameras, Reel, drive
 from bench.inputs import Kind, pictures
 from bench.scale import Scale
 from bench.server import Server
 from bench.watch import LEAD, Span, watched
 from opsin.bench.figures import percentile
+from opsin.bench.intervals import jain
 
 __all__ = ["measure", "rate_of"]
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from opsin.v1 import (
     RawImage,
     UnloadModelRequest,
 )
-from opsin_detectors.echo.detector import Echo
 from redis_server import redis_server
 from serving import Serving, serving
 
@@ -55,21 +53,6 @@ def metric(served: Serving, name: str, **labels: str) -> float:
 async def ask(served: Serving, request: DetectRequest, **kw: Any) -> DetectResponse:
     reply: DetectResponse = await served.inference.Detect(request, **kw)
     return reply
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The device, which runs nothing to its end while this is clear; set to begin with, for warming up."""
-    opened, infer = threading.Event(), Echo.infer
-    opened.set()
-
-    def gated(self: Echo, batch: Any) -> Any:
-        opened.wait(60)
-        return infer(self, batch)
-
-    monkeypatch.setattr(Echo, "infer", gated)
-    yield opened
-    opened.set()
 
 
 async def joined(served: Serving, count: int) -> None:

@@ -5,7 +5,7 @@ import io
 import threading
 import tracemalloc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ from PIL import Image as Pictures
 
 from integration.attack.told import goes_on
 from opsin.v1 import DetectRequest, Image
-from opsin_detectors.echo.detector import Echo
 from opsin_server import pipeline
 from serving import serving
 
@@ -27,21 +26,6 @@ def large_file() -> bytes:
     file = io.BytesIO()
     Pictures.new("RGB", (SIDE, SIDE), (10, 20, 30)).save(file, "JPEG")
     return file.getvalue().ljust(LARGE, b"\0")
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The device, which runs nothing to its end while this is clear; set to begin with, for warming up."""
-    opened, infer = threading.Event(), Echo.infer
-    opened.set()
-
-    def gated(self: Echo, batch: Any) -> Any:
-        opened.wait(60)
-        return infer(self, batch)
-
-    monkeypatch.setattr(Echo, "infer", gated)
-    yield opened
-    opened.set()
 
 
 @pytest.fixture

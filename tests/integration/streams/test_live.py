@@ -3,8 +3,7 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import grpc
 import numpy as np
@@ -24,7 +23,6 @@ from opsin.v1 import (
     ReuseSimilar,
     StreamDetectRequest,
 )
-from opsin_detectors.echo.detector import Echo
 from opsin_server.media import video
 from opsin_server.rpc.live_stream import LiveStream
 from opsin_server.streams.frames import Stage
@@ -39,21 +37,6 @@ SECOND = 10**9
 
 def order(replies: list) -> list[int]:
     return [sequence(r) for r in replies]
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """The device, which runs nothing to its end while this is clear; set to begin with, for warming up."""
-    opened, infer = threading.Event(), Echo.infer
-    opened.set()
-
-    def gated(self: Echo, batch: Any) -> Any:
-        opened.wait(60)
-        return infer(self, batch)
-
-    monkeypatch.setattr(Echo, "infer", gated)
-    yield opened
-    opened.set()
 
 
 async def until(holds: Callable[[], bool]) -> None:

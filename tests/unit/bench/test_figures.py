@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.figures import Figure, at_least, at_most, between, jain, slope, table, turns
+from bench.figures import Figure, at_least, at_most, between, slope, table, turns
 
 
 def test_a_target_is_met_by_the_median_or_within_the_spread_or_not() -> None:
@@ -45,12 +45,6 @@ def test_a_machine_that_slows_down_steadily_is_fair_to_both_sides() -> None:
 def test_runs_without_a_yardstick_on_either_side_are_refused() -> None:
     with pytest.raises(ValueError, match="2 runs need 3 yardsticks, not 2"):
         turns([1.0, 1.0], [1.0, 1.0])
-
-
-def test_fairness_is_one_for_equal_shares_and_one_over_n_for_a_single_winner() -> None:
-    assert jain([5, 5, 5, 5]) == 1.0
-    assert jain([9, 0, 0]) == pytest.approx(1 / 3)
-    assert jain([0, 0]) == 1.0
 
 
 def test_a_slope_is_the_rise_for_each_unit() -> None:

@@ -116,6 +116,7 @@ def test_fairness_lies_between_one_winner_and_all_equal(shares: list[float]) -> 
     assert 1 / len(shares) - 1e-9 <= jain(shares) <= 1 + 1e-9
     assert jain([shares[0]] * len(shares)) == pytest.approx(1.0)
     assert jain([shares[0]] + [0.0] * 3) == pytest.approx(0.25)
+    assert jain([0.0, 0.0]) == 1.0
 
 
 def test_jitter_is_how_much_the_delay_changes_from_frame_to_frame() -> None:
