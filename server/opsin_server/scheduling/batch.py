@@ -84,11 +84,11 @@ class Entry:
 class Batch:
     """Entries of one model that run together; a lane's job.
 
-    again: the batch is a half of one that failed. when_idle: it ran because nothing else would, and its model
-    is not charged for it.
+    again: the batch is a half of one that failed. charged: somebody pays for its device time; not where it
+    runs only because nothing else would.
     """
 
-    __slots__ = ("again", "answers", "entries", "finished", "inferred", "model", "runner", "when_idle")
+    __slots__ = ("again", "charged", "entries", "finished", "inferred", "model", "runner")
 
     def __init__(
         self,
@@ -97,20 +97,15 @@ class Batch:
         entries: Sequence[Entry],
         *,
         again: bool = False,
-        when_idle: bool = False,
+        charged: bool = True,
     ) -> None:
         self.model = model
         self.runner = runner
         self.entries = tuple(entries)
         self.again = again
-        self.when_idle = when_idle
+        self.charged = charged
         self.inferred = 0.0
         self.finished = 0.0
-
-    @property
-    def charged(self) -> bool:
-        """Whether somebody pays for its device time."""
-        return not self.when_idle
 
     def launch(self, lane: Lane) -> object:
         """On the lane: put the inputs on the device and start."""
@@ -146,15 +141,10 @@ class WarmUp(Batch):
     def __init__(
         self, model: str, runner: Runner, entries: Iterable[Entry], done: asyncio.Future[float]
     ) -> None:
-        super().__init__(model, runner, list(entries))
+        super().__init__(model, runner, list(entries), charged=False)
         self.done = done
         self.wide = False
         done.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody needs to ask a probe
-
-    @property
-    def charged(self) -> bool:
-        """Nobody does."""
-        return False
 
     def conclude(self, error: BaseException | None, seconds: float) -> None:
         """Answer whoever waits for the time."""

@@ -127,7 +127,7 @@ class Dispatcher:
         """
         lane, model = self.fleet.free, entry.ticket.model
         assert lane is not None
-        self._run_here(lane, Batch(model, self._roster[model].runner, (entry,), when_idle=True))
+        self._run_here(lane, Batch(model, self._roster[model].runner, (entry,), charged=False))
 
     def stop(self) -> None:
         """Give lanes nothing more; what they still report is void."""
@@ -227,7 +227,7 @@ class Dispatcher:
         if entry is None:
             return None
         model = entry.ticket.model
-        return Batch(model, self._roster[model].runner, [entry], when_idle=True)
+        return Batch(model, self._roster[model].runner, [entry], charged=False)
 
     def _arm(self, until: float) -> None:
         """Step again at `until`, or earlier when something changes."""
