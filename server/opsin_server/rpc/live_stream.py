@@ -1,17 +1,17 @@
 """One live stream: carries out what its session decides.
 
 A task reads messages and tells the session of them, a task writes what the session wants sent, and each
-frame that is looked at is a task in between. Owns what a session must not know: messages, pictures, the
-decoder, the tracker and the tokens. It decides nothing: every rule of a stream is in `streams/session.py`.
-"""
+frame that is looked at is a task in between, unless it is answered on the spot. Owns what a session must not
+know: messages, pictures, the decoder, the tracker and the tokens. It decides nothing: every rule of a stream is
+in `streams/session.py`.
 
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import structlog
 from google.protobuf.message import Message
@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from opsin.v1.stream_pb2 import StreamDetectRequest, StreamDetectResponse
 from opsin_server.calls import Caller, DetectCall, ImageSource, Timings
 from opsin_server.config import LimitSettings
+from opsin_server.eager import begin
 from opsin_server.errors import Failure, Reason
 from opsin_server.media.budget import PixelBudget
 from opsin_server.media.header import MediaLimits
@@ -79,7 +80,11 @@ class LiveStream:
         self._work: dict[int, Work] = {}  # frames whose outcome is open
         self._packets: dict[int, bytes] = {}  # that the decoder has not had
         self._background: set[asyncio.Task[None]] = set()
-        self._outbox: asyncio.Queue[ev.Action | None] = asyncio.Queue()
+        self._told: deque[ev.Event] = deque()  # that the session has not heard of
+        self._telling = False
+        self._on_the_spot = True  # whether a frame that is submitted now may begin at once
+        self._outbox: deque[ev.Action | None] = deque()
+        self._to_write = asyncio.Event()
         self._may_read = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._wake_at = math.inf
@@ -134,9 +139,21 @@ class LiveStream:
     # -- the session -------------------------------------------------------------------------------------
 
     def tell(self, event: ev.Event) -> None:
-        """Something happened; do what follows from it. Event loop only, and never raises."""
-        for action in self._session.receive(event, time.monotonic()):
-            self._act(action)
+        """Something happened; do what follows from it. Event loop only, and never raises.
+
+        What happens while that is done (a frame is answered on the spot) has its turn afterwards: actions are
+        carried out in the order in which they came.
+        """
+        self._told.append(event)
+        if self._telling:
+            return
+        self._telling = self._on_the_spot = True
+        try:
+            while self._told:
+                for action in self._session.receive(self._told.popleft(), time.monotonic()):
+                    self._act(action)
+        finally:
+            self._telling = False
         wake_at = self._session.wake_at
         if wake_at != self._wake_at:
             self._arm(wake_at)
@@ -144,29 +161,44 @@ class LiveStream:
     def _act(self, action: ev.Action) -> None:
         match action:
             case ev.Submit(sequence):
-                work = self._work[sequence]
-                work.task = self._start(self._look(work))
+                self._submit(self._work[sequence])
             case ev.Send() | ev.SendReady() | ev.SendGoAway():
-                self._outbox.put_nowait(action)
+                self._post(action)
             case ev.Cancel(sequence):
                 self._work.pop(sequence).cancel()
             case ev.Decode(sequence, keep):
-                self._start(self._decode(sequence, self._packets.pop(sequence), keep=keep))
+                decoding = self._decode(sequence, self._packets.pop(sequence), keep=keep)
+                self._keep(asyncio.create_task(decoding))
             case ev.PauseReading():
                 self._may_read.clear()
             case ev.ResumeReading():
                 self._may_read.set()
             case ev.End(at_once=at_once):
                 self._end = action
-                self._outbox.put_nowait(None)
+                self._post(None)
                 if at_once and self._writer is not None:
                     self._writer.cancel()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+    def _submit(self, work: Work) -> None:
+        """Look at a frame: one a turn at once, as it may be answered on the spot, and any others in time.
+
+        So many frames that are let in together do not keep the event loop from other streams.
+        """
+        at_once, self._on_the_spot = self._on_the_spot, False
+        task = begin(self._look(work)) if at_once else asyncio.create_task(self._look(work))
+        if task is not None:
+            work.task = task
+            self._keep(task)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """Hold it until it ends: the event loop does not."""
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-        return task
+
+    def _post(self, action: ev.Action | None) -> None:
+        """To be written; None: nothing follows."""
+        self._outbox.append(action)
+        self._to_write.set()
 
     def _arm(self, wake_at: float) -> None:
         if self._timer is not None:
@@ -298,10 +330,16 @@ class LiveStream:
     # -- what goes out -----------------------------------------------------------------------------------
 
     async def _write(self, send: Send) -> None:
-        while (action := await self._outbox.get()) is not None:
+        while (action := await self._posted()) is not None:
             await send(await self._message(action))
             if isinstance(action, ev.Send):
                 self.tell(ev.ReplySent())
+
+    async def _posted(self) -> ev.Action | None:
+        while not self._outbox:
+            self._to_write.clear()
+            await self._to_write.wait()
+        return self._outbox.popleft()
 
     async def _message(self, action: ev.Action) -> StreamDetectResponse:
         match action:

@@ -1,0 +1,188 @@
+"""A live stream with a pipeline of the test's own: what is answered on the spot, and what follows when."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+
+from opsin.v1 import Frame, Image, StreamDetectRequest
+from opsin_detectors.api import ModelInfo, Task
+from opsin_server.calls import (
+    Caller,
+    DetectAnswer,
+    DetectCall,
+    DetectOptions,
+    EmbedAnswer,
+    EmbedCall,
+    ModelRef,
+    Watcher,
+)
+from opsin_server.config import LimitSettings
+from opsin_server.errors import Failure, Reason
+from opsin_server.rpc.live_stream import LiveStream, StreamRooms
+from opsin_server.rpc.stream_config import StreamTerms
+from opsin_server.scheduling.ticket import Priority
+from opsin_server.streams import events as ev
+from opsin_server.streams.freshness import Freshness, FreshnessMode
+from opsin_server.streams.tokens import TokenSigner
+from opsin_server.telemetry.metrics import Metrics
+
+REF = ModelRef("finder", 3, "cpu")
+INFO = ModelInfo(frozenset({Task.DETECT}))
+
+
+class Asked:
+    """A pipeline that does as it is told, and remembers what it was asked while what else was open."""
+
+    def __init__(self, answer: Callable[[int], Awaitable[None]]) -> None:
+        self.begun: list[int] = []
+        self._answer = answer
+
+    async def detect(self, call: DetectCall, watcher: Watcher | None = None) -> DetectAnswer:
+        self.begun.append(len(self.begun) + 1)
+        await self._answer(len(self.begun))
+        return DetectAnswer(REF)
+
+    async def embed(self, call: EmbedCall) -> EmbedAnswer:
+        raise AssertionError(call)
+
+
+def live(pipeline: Asked, mode: FreshnessMode = FreshnessMode.EVERY_FRAME, window: int = 8) -> LiveStream:
+    rest: Any = dict.fromkeys(("pool", "budget"))
+    rooms = StreamRooms(
+        pipeline=pipeline,
+        signer=TokenSigner(b"secret"),
+        limits=LimitSettings(),
+        metrics=Metrics(),
+        **rest,
+    )
+    terms = StreamTerms("cam", REF, INFO, DetectOptions(), Freshness(mode))
+    return LiveStream(rooms, terms, Caller("stream/cam", Priority.STREAM), window)
+
+
+def frame(sequence: int) -> StreamDetectRequest:
+    return StreamDetectRequest(frame=Frame(sequence=sequence, image=Image(encoded=b"jpeg")))
+
+
+class Camera:
+    """Frames in, each when the test says so; replies out."""
+
+    def __init__(self, *frames: int) -> None:
+        self.replies: list[Any] = []
+        self.read = 0
+        self._frames = frames
+
+    async def requests(self) -> AsyncIterator[StreamDetectRequest]:
+        for number in self._frames:
+            await asyncio.sleep(0)
+            self.read += 1
+            yield frame(number)
+
+    async def send(self, message: Message) -> None:
+        await asyncio.sleep(0)
+        self.replies.append(message)
+
+    @property
+    def results(self) -> list[int]:
+        return [reply.result.sequence for reply in self.replies if reply.WhichOneof("kind") == "result"]
+
+
+async def at_once(number: int) -> None:
+    """Answered on the spot."""
+
+
+async def later(number: int) -> None:
+    await asyncio.sleep(0)
+
+
+async def test_what_is_answered_on_the_spot_takes_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera, stream = Camera(*range(1, 51)), live(Asked(at_once))
+    kept: list[object] = []
+    monkeypatch.setattr(stream, "_keep", kept.append)
+    async with asyncio.timeout(60):
+        await stream.run(camera.requests(), camera.send)
+    assert camera.results == list(range(1, 51))
+    assert not kept
+
+
+async def test_frames_on_the_spot_and_frames_that_take_time_are_answered_in_order() -> None:
+    async def mixed(number: int) -> None:
+        for _ in range(number % 4):
+            await asyncio.sleep(0)
+
+    for mode in (FreshnessMode.EVERY_FRAME, FreshnessMode.LATEST):
+        camera, stream = Camera(*range(1, 101)), live(Asked(mixed), mode)
+        async with asyncio.timeout(60):
+            await stream.run(camera.requests(), camera.send)
+        sequences = [getattr(r, r.WhichOneof("kind")).sequence for r in camera.replies[1:]]
+        assert sequences == list(range(1, 101))
+
+
+async def test_a_window_of_one_goes_on_when_its_frame_is_answered_on_the_spot() -> None:
+    # Reading is paused when the frame is accepted, before it is looked at, and must go on after that.
+    for answer in (at_once, later):
+        camera, stream = Camera(*range(1, 21)), live(Asked(answer), window=1)
+        async with asyncio.timeout(60):
+            await stream.run(camera.requests(), camera.send)
+        assert camera.results == list(range(1, 21))
+
+
+async def test_of_frames_that_are_let_in_together_one_begins_at_once_and_the_others_take_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused: list[int] = []
+
+    async def crowded(number: int) -> None:
+        if number <= 4:  # each once
+            refused.append(number)
+            raise Failure(Reason.MEMORY_LIMIT, "no room", retry_after=0.01)
+        seen.append((number, len(turns)))
+
+    seen: list[tuple[int, int]] = []
+    turns: list[None] = []
+    camera, stream = Camera(1, 2, 3, 4), live(Asked(crowded))
+    told = stream.tell
+
+    def tell(event: ev.Event) -> None:
+        told(event)
+        turns.append(None)
+
+    monkeypatch.setattr(stream, "tell", tell)
+    async with asyncio.timeout(60):
+        await stream.run(camera.requests(), camera.send)
+    assert refused == [1, 2, 3, 4]
+    assert camera.results == [1, 2, 3, 4]
+    # The four come back with one tick: had they all been looked at there, no event would lie between.
+    assert seen[0][1] < seen[1][1]
+
+
+async def test_a_frame_that_breaks_on_the_spot_fails_and_the_stream_lives_on() -> None:
+    async def second(number: int) -> None:
+        if number == 2:
+            raise Failure(Reason.IMAGE_UNDECODABLE, "no picture", "image")
+
+    camera, stream = Camera(1, 2, 3), live(Asked(second))
+    async with asyncio.timeout(60):
+        await stream.run(camera.requests(), camera.send)
+    assert [reply.WhichOneof("kind") for reply in camera.replies] == ["ready", "result", "failed", "result"]
+
+
+async def test_streams_on_the_spot_take_turns() -> None:
+    # A stream is read, and its frame answered, once in a turn of the event loop: none runs away with it.
+    cameras = [Camera(*range(1, 41)) for _ in range(3)]
+    apart = 0
+
+    async def watch() -> None:
+        nonlocal apart
+        while any(camera.read < 40 for camera in cameras):
+            reads = [camera.read for camera in cameras]
+            apart = max(apart, max(reads) - min(reads))
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(60):
+        streams = [live(Asked(at_once)).run(camera.requests(), camera.send) for camera in cameras]
+        await asyncio.gather(watch(), *streams)
+    assert all(camera.results == list(range(1, 41)) for camera in cameras)
+    assert apart <= 2
