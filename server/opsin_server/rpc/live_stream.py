@@ -2,8 +2,9 @@
 
 A task reads messages and tells the session of them, a task writes what the session wants sent, and each
 frame that is looked at is a task in between, unless it is answered on the spot. Owns what a session must not
-know: messages, pictures, the decoder, the tracker and the tokens. It decides nothing: every rule of a stream is
-in `streams/session.py`.
+know: messages, pictures, the decoder, the tracker and the tokens. It decides nothing: every rule of a stream
+is in `streams/session.py`.
+"""
 
 import asyncio
 import math
