@@ -174,6 +174,8 @@ class ImageInput:
 
     pixels: uint8, RGB, shape (rows, columns, 3), C-contiguous, upright, read-only by agreement. May have
         been decoded at a reduced size when the model needs no more, never below `ModelInfo.decode_size`.
+        For a detector that says `ModelInfo.takes_tensors` it may be a torch tensor of the same shape and type
+        on the model's device, where a GPU decoded it.
     width, height: of the upright original, in pixels.
     """
 
@@ -316,6 +318,11 @@ class ModelInfo:
     """How else it could be run, measured here or in an earlier start; empty where nothing was chosen."""
     memory_bytes: int = 0
     """Weights and buffers held while loaded, those of its stages included."""
+    takes_tensors: bool = False
+    """`prepare` also takes pixels that are a torch tensor on `device` (uint8, as an array would be) and gives
+    `Prepared.data` as such a tensor, on that device, equal to what the array gives within two levels. The
+    functions of `opsin_detectors.imaging` do. Only with an `InputSpec` for torch; without this no detector is
+    ever given a tensor."""
     stages: tuple[Stage, ...] = ()
     """What looks at the boxes it finds."""
 

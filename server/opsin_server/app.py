@@ -116,6 +116,8 @@ class App:
             runtime=settings.detectors.runtime,
             threads=options.threads_per_lane,
             cache=cache_folder(settings.server.cache_dir),
+            decode=settings.detectors.decode,
+            cpu_threads=settings.scheduler.cpu_threads or usable_cores(),
             on_state=self._model_state,
         )
         self._pool = CpuPool(settings.scheduler.cpu_threads, max_queued=limits.max_queued_tickets)

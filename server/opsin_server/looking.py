@@ -35,7 +35,7 @@ Pair = tuple[Prepared, Item]
 def prepare(model: LoadedModel, source: ImageInput | TextInput, task: Task, options: Options) -> Prepared:
     """The model's own `prepare`; not for the event loop. Raises Failure for an input it cannot use."""
     try:
-        return model.detector.prepare(source, task, options)
+        return model.prepare(source, task, options)
     except InputError as error:
         raise _refusal(error, source) from error
 

@@ -277,7 +277,8 @@ class Pipeline:
     def _decoded_bytes(self, looks: _Looks) -> int:
         if isinstance(looks.source, Text):
             return 0
-        return decoded_bytes(looks.source, self._limits, looks.near)
+        # A device decodes to the full size only.
+        return decoded_bytes(looks.source, self._limits, (0, 0) if looks.model.decoder else looks.near)
 
 
 def _make_ready(looks: _Looks, limits: MediaLimits) -> _Ready:
@@ -287,7 +288,7 @@ def _make_ready(looks: _Looks, limits: MediaLimits) -> _Ready:
         start = time.monotonic()
         text = prepare(model, TextInput(looks.source.text), looks.task, options)
         return _Ready((text,), start, time.monotonic())
-    image = decode(looks.source, limits, near=looks.near)
+    image = decode(looks.source, limits, near=looks.near, device=model.decoder)
     decoded = time.monotonic()
     if looks.watcher is not None:
         looks.watcher.decoded(image)

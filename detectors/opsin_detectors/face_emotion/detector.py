@@ -79,6 +79,7 @@ class FaceEmotion(Detector):
             max_batch=32 if device.type == "cpu" else 128,
             decode_size=(FACE_SIZE, FACE_SIZE),
             device=context.device,
+            takes_tensors=True,
             memory_bytes=emotion.info.memory_bytes,
             stages=(Stage("emotion", emotion),),
         )

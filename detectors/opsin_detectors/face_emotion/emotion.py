@@ -51,6 +51,7 @@ class Emotion(Detector):
             max_batch=64 if device.type == "cpu" else 256,
             decode_size=(EMOTION_SIZE, EMOTION_SIZE),
             device=context.device,
+            takes_tensors=True,
         )
         normalize = tensors.Normalizer(_MEAN, _LEVELS, device, torch.float32)
         body = filled(FaceExpression(), path).eval().requires_grad_(False).to(device)

@@ -63,7 +63,7 @@ class NanoDet(Detector):
     def __init__(self, context: LoadContext) -> None:
         Settings(context).done()
         device = tensors.device_of(context)
-        self._points = points(device)
+        self._points = points("cpu")
         self.info = ModelInfo(
             tasks=frozenset({Task.DETECT}),
             classes=CLASSES,
@@ -72,6 +72,7 @@ class NanoDet(Detector):
             max_batch=32 if device.type == "cpu" else 128,
             decode_size=(SIZE, SIZE),
             device=context.device,
+            takes_tensors=True,
         )
         normalize = tensors.Normalizer(_MEAN, _DEVIATION, device, torch.float32)
         body = _load(context).eval().requires_grad_(False).to(device)
@@ -96,7 +97,9 @@ class NanoDet(Detector):
     def finish(self, outputs: torch.Tensor, items: Sequence[Item]) -> list[Output]:
         """Boxes of each item by its own options."""
         sound = finite(outputs)
-        found = candidates(outputs, self._points, [item.options.min_score for item in items])
+        # The server brings outputs home first; whoever calls this without it may not.
+        where = self._points.to(outputs.device)
+        found = candidates(outputs, where, [item.options.min_score for item in items])
         bounds = np.searchsorted(found.image, np.arange(len(items) + 1))
         return [
             _answer(found, slice(first, last), item.options) if good else _BROKEN

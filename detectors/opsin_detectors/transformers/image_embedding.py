@@ -68,6 +68,7 @@ class ImageEmbedder(Detector):
             max_batch=32 if device.type == "cpu" else 128,
             decode_size=self._pictures.decode_size,
             device=context.device,
+            takes_tensors=self._pictures.spec is not None,
         )
         decide(self, Network(body, self._pictures.arguments, self._pictures.spec), context)
 

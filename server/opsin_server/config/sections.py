@@ -57,6 +57,7 @@ def _long_name(value: object) -> object:
 
 
 Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16", "int8"], BeforeValidator(_long_name)]
+Decode = Literal["auto", "cpu", "device"]
 Runtime = Literal["auto", "eager", "channels_last", "compile", "cuda_graphs", "openvino", "onnxruntime"]
 
 
@@ -204,6 +205,10 @@ class DetectorSettings(Section):
     """What runs networks: auto, eager (torch, as they are written), channels_last, openvino, onnxruntime; on
     a GPU also compile and cuda_graphs. auto measures once on each kind of machine and takes the fastest that
     gives the same answers; eager to compare with other servers. With auto here and a dtype told: torch."""
+    decode: Decode = "auto"
+    """Where JPEGs for models on a GPU are decoded and resized: auto, cpu, device. device is nvJPEG (extra
+    `nvjpeg`), for models that can take its pixels; loading fails where it cannot. auto takes it where it is
+    there, gives the CPU's pixels, and manages more pictures a second than all threads of the CPU."""
 
     @field_validator("dirs", mode="before")
     @classmethod

@@ -19,7 +19,8 @@ def crop(image: ImageInput, region: Box) -> ImageInput:
     top, bottom = _span(region.y_min, region.y_max, rows)
     x_min, x_max = _span(region.x_min, region.x_max, image.width)
     y_min, y_max = _span(region.y_min, region.y_max, image.height)
-    pixels = np.ascontiguousarray(image.pixels[top:bottom, left:right])
+    part = image.pixels[top:bottom, left:right]
+    pixels = np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part.contiguous()
     return ImageInput(pixels, x_max - x_min, y_max - y_min)
 
 

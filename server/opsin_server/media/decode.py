@@ -1,10 +1,10 @@
 """Picture files and raw frames to upright uint8 RGB.
 
 Owns the choice of decoder and the conversion of every pixel layout to RGB. JPEG goes through simplejpeg, at a
-reduced size where the caller needs no more; the rest, and the few JPEGs that it does not know (CMYK, unusual
-chroma), through Pillow, one named plugin at a time. Whatever a decoder raises becomes a `Failure`. Runs in
-worker threads, keeps no state, and must not know the event loop. `decoded_bytes` is the part that is cheap
-enough for the loop.
+reduced size where the caller needs no more, or through the device's decoder where the caller has one; the
+rest, and the few JPEGs that simplejpeg does not know (CMYK, unusual chroma), through Pillow, one named plugin
+at a time. Whatever a decoder raises becomes a `Failure`. Runs in worker threads, keeps no state, and must not
+know the event loop. `decoded_bytes` is the part that is cheap enough for the loop.
 """
 
 import io
@@ -17,6 +17,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImage
 from opsin_detectors.api import ImageInput, Pixels
 from opsin_server.calls import DecodedImage, EncodedImage, ImageSource, RawImage, UriImage
 from opsin_server.errors import QUOTE_LIMIT, Failure, Reason
+from opsin_server.media.device import DeviceDecoder
 from opsin_server.media.exif import orientation, turn_upright, upright_size
 from opsin_server.media.guards import check_work
 from opsin_server.media.header import ENCODED, Format, Header, MediaLimits, read_header, undecodable
@@ -66,11 +67,17 @@ def decoded_bytes(source: ImageSource, limits: MediaLimits, near: tuple[int, int
             raise _uri_disabled()
 
 
-def decode(source: ImageSource, limits: MediaLimits, near: tuple[int, int] = (0, 0)) -> ImageInput:
+def decode(
+    source: ImageSource,
+    limits: MediaLimits,
+    near: tuple[int, int] = (0, 0),
+    device: DeviceDecoder | None = None,
+) -> ImageInput:
     """The pixels of `source`: uint8, RGB, (rows, columns, 3), upright, contiguous, perhaps read-only.
 
     near: (width, height) in upright pixels that are enough for the caller: a JPEG may come back reduced to a
         half, a quarter or an eighth, but on neither side below it. (0, 0) asks for the full size.
+    device: decodes the JPEGs that it is certain about, in full size: their pixels are a tensor then.
 
     Raises `Failure`: INPUT_MISSING, FORMAT_UNSUPPORTED, IMAGE_TOO_LARGE, IMAGE_UNDECODABLE, URI_DISABLED,
     MEMORY_LIMIT; nothing else, whatever the bytes. Its field starts at `image`.
@@ -79,7 +86,7 @@ def decode(source: ImageSource, limits: MediaLimits, near: tuple[int, int] = (0,
         case RawImage():
             return decode_raw(source, limits)
         case EncodedImage(data):
-            return _decode_file(data, limits, near)
+            return _decode_file(data, limits, near, device)
         case DecodedImage(to_rgb=to_rgb):
             return to_rgb(near)
         case UriImage():
@@ -94,9 +101,13 @@ def _uri_disabled() -> Failure:
     )
 
 
-def _decode_file(data: bytes, limits: MediaLimits, near: tuple[int, int]) -> ImageInput:
+def _decode_file(
+    data: bytes, limits: MediaLimits, near: tuple[int, int], device: DeviceDecoder | None
+) -> ImageInput:
     header = read_header(data, limits)
     check_work(data, header)
+    if device is not None and (there := device.decode(data, header)) is not None:
+        return there
     try:
         pixels, turn = _pixels(data, header, near)
     except Failure:

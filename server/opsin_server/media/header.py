@@ -161,7 +161,7 @@ _MAX_FILL = 256
 _SOS, _EOI, _APP1 = 0xDA, 0xD9, 0xE1
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, first byte of the body, end of the body) of each segment before the first scan."""
     at = 2
     for _ in range(MAX_SEGMENTS):
@@ -187,7 +187,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def _jpeg(data: bytes) -> Header:
     size: tuple[int, int] | None = None
     orientation = 0
-    for marker, start, end in _segments(data):
+    for marker, start, end in segments(data):
         if marker in _SOF:
             height, width = struct.unpack_from(">HH", data, start + 1)
             if size is not None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from opsin_detectors.api import Detector, Item, Output, Prepared, Stage
+from opsin_detectors.api import Detector, ImageInput, Input, Item, Options, Output, Prepared, Stage, Task
 from opsin_server.errors import Failure, Reason
+from opsin_server.media.device import DeviceDecoder, at_home, is_tensor, settle
 from opsin_server.models.following import Following
 from opsin_server.models.staging import Launched, Stager, api_for
-from opsin_server.scheduling.batch import WrongLengthError
+from opsin_server.scheduling.batch import WrongLengthError, out_of_memory
 
 __all__ = ["LoadedModel"]
 
@@ -41,11 +42,28 @@ class LoadedModel:
         """The second stage of a cascade: models of their own, which live and end with this one."""
         self.following = following
         """Models of the server that look at what this one finds, too."""
+        self.decoder: DeviceDecoder | None = None
+        """What decodes its pictures on its device; None: the CPU does."""
 
     @property
     def whole(self) -> "tuple[LoadedModel, ...]":
         """This model and those of its second stage."""
         return (self, *(stage for _, stage in self.stages))
+
+    def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
+        """The detector's own, on the CPU pool. One that takes no tensors from its device never sees one."""
+        if not isinstance(source, ImageInput) or not is_tensor(source.pixels):
+            return self.detector.prepare(source, task, options)
+        if self.decoder is None or not self.decoder.is_home_of(source.pixels):
+            return self.detector.prepare(at_home(source), task, options)
+        try:
+            prepared = self.detector.prepare(source, task, options)
+            settle(source.pixels)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            prepared = self.detector.prepare(at_home(source), task, options)
+        return prepared
 
     def launch(self, prepared: Sequence[Prepared], local: dict[str, object]) -> Any:
         """Start one batch, on a lane's thread: stack, move, infer."""

@@ -28,10 +28,12 @@ from opsin_server.config import ModelSettings
 from opsin_server.errors import Failure, Reason, quote
 from opsin_server.models import memory, traffic
 from opsin_server.models.background import in_background
+from opsin_server.models.decoding import Wish, takes_tensors
+from opsin_server.models.decoding import choose as choose_decoder
 from opsin_server.models.following import check as check_followers
 from opsin_server.models.following import following
 from opsin_server.models.loaded import LoadedModel
-from opsin_server.models.runtimes import log_runtime
+from opsin_server.models.runtimes import log_decoder, log_runtime
 from opsin_server.models.status import ModelState
 from opsin_server.models.warmup import RUNS, examples, touch, warm_up
 from opsin_server.scheduling.batch import out_of_memory
@@ -118,6 +120,8 @@ class Registry:
         runtime: str = "channels_last",
         threads: int = 1,
         cache: Path | None = None,
+        decode: Wish = "auto",
+        cpu_threads: int = 1,
         on_state: Callable[[Version], None] = lambda version: None,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -128,6 +132,8 @@ class Registry:
         self._runtime = runtime
         self._threads = threads
         self._cache = cache
+        self._decode = decode
+        self._cpu_threads = cpu_threads
         self._on_state = on_state
         self._chance = chance
         self._names: dict[str, dict[int, Version]] = {}
@@ -400,7 +406,17 @@ class Registry:
             cache=self._cache,
         )
         detector = load_detector(resolved.found, context)
-        return LoadedModel(settings.name, settings.version, detector, following(settings))
+        loaded = LoadedModel(settings.name, settings.version, detector, following(settings))
+        for one in loaded.whole:
+            self._choose_decoder(one)
+        return loaded
+
+    def _choose_decoder(self, model: LoadedModel) -> None:
+        """On the loader's thread. Raises LoadError where the device was told to decode and cannot."""
+        if takes_tensors(model.info):
+            choice = choose_decoder(model.detector, self._decode, threads=self._cpu_threads)
+            model.decoder = choice.decoder
+            log_decoder(model.key, choice)
 
     async def _warm(self, version: Version, model: LoadedModel) -> None:
         """Warm up a version's model, or one of its second stage, and take it into the scheduler."""

@@ -1,10 +1,11 @@
-"""Saying in the log how a model is run, and what else was tried."""
+"""Saying in the log how a model is run, what decodes its pictures, and what else was tried."""
 
 import structlog
 
 from opsin_detectors.api import ModelInfo
+from opsin_server.models.decoding import Choice
 
-__all__ = ["log_runtime"]
+__all__ = ["log_decoder", "log_runtime"]
 
 log = structlog.get_logger(__name__)
 
@@ -18,3 +19,8 @@ def log_runtime(key: str, info: ModelInfo) -> None:
         for trial in info.trials
     }
     log.info("model_runtime", model=key, runtime=info.runtime, dtype=info.dtype, tried=tried or None)
+
+
+def log_decoder(key: str, choice: Choice) -> None:
+    """One line for a model that can take pictures from its device, with why they come from where they do."""
+    log.info("model_decoder", model=key, decoder=choice.name, why=choice.why, tried=choice.tried or None)

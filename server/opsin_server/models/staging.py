@@ -10,6 +10,9 @@ one batch can be copied in while the one before it is still computed:
 On a GPU the streams, events and pinned memory are torch.cuda's. On a CPU they are the stand-ins of
 `HostApi`: the same steps in the same order, each done when it returns. Buffers are made once for each shape
 and reused; one is written again only after the batch that used it was copied away (`Slot.copied`).
+
+Rows that are tensors were decoded and prepared on the device already: they are stacked there, without a trip
+through the host's memory, and arrays that share their batch are copied in beside them.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +22,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from opsin_detectors.api import InputSpec, Pixels
+from opsin_detectors.api import InputSpec
 
 __all__ = ["CudaApi", "DeviceApi", "Event", "HostApi", "Launched", "Stager", "api_for"]
 
@@ -54,6 +57,10 @@ class DeviceApi(Protocol):
         """Start copying a pinned tensor to the device."""
         ...
 
+    def stack(self, rows: Sequence[Any]) -> Any:
+        """Start stacking tensors of one shape, those of other devices brought here."""
+        ...
+
     def to_host(self, outputs: Any) -> Any:
         """Start copying every tensor in nested tuples, lists and dicts home."""
         ...
@@ -86,6 +93,11 @@ class HostApi:
 
     def to_device(self, host: Any) -> Any:
         return host
+
+    def stack(self, rows: Sequence[Any]) -> Any:
+        import torch
+
+        return torch.stack([row.cpu() for row in rows])
 
     def to_host(self, outputs: Any) -> Any:
         return outputs
@@ -123,6 +135,15 @@ class CudaApi:
         # It was allocated on the copy stream; the allocator must know who else reads it.
         tensor.record_stream(self._compute)
         return tensor
+
+    def stack(self, rows: Sequence[Any]) -> Any:
+        here = [row.to(self._device, non_blocking=True) for row in rows]
+        for row in {id(row): row for row in (*rows, *here) if row.is_cuda}.values():
+            # Allocated on the stream of whoever prepared it, read on this one.
+            row.record_stream(self._torch.cuda.current_stream(row.device))
+        batch = self._torch.stack(here)
+        batch.record_stream(self._compute)
+        return batch
 
     def to_host(self, outputs: Any) -> Any:
         return _each_tensor(outputs, self._torch.Tensor, self._home)
@@ -172,14 +193,20 @@ class Stager:
         self._slots = [Slot() for _ in range(SLOTS)]
         self._turn = 0
 
-    def launch(self, rows: Sequence[Pixels], spec: InputSpec, infer: Callable[[Any], Any]) -> Launched:
-        """Stack `rows` (uint8, all of the spec's shape), move them, and start `infer` on them."""
+    def launch(self, rows: Sequence[Any], spec: InputSpec, infer: Callable[[Any], Any]) -> Launched:
+        """Stack `rows` (uint8, all of the spec's shape), move them, and start `infer` on them.
+
+        rows: arrays, or tensors that nobody writes to any more.
+        """
         slot = self._slots[self._turn]
         self._turn = (self._turn + 1) % SLOTS
-        host = slot.rows(self._api, (spec.height, spec.width, spec.channels), len(rows))
-        np.stack(rows, out=host.numpy())
+        arrays = [row for row in rows if isinstance(row, np.ndarray)]
+        if arrays:
+            host = slot.rows(self._api, (spec.height, spec.width, spec.channels), len(arrays))
+            np.stack(arrays, out=host.numpy())
         with self._api.copying():
-            batch = self._api.to_device(host)
+            moved = self._api.to_device(host) if arrays else ()
+            batch = moved if len(arrays) == len(rows) else self._api.stack(_merged(rows, moved))
             slot.copied = self._api.record()
         with self._api.computing(after=slot.copied):
             outputs = self._api.to_host(infer(batch))
@@ -189,6 +216,12 @@ class Stager:
         """The outputs, on the host."""
         launched.done.synchronize()
         return launched.outputs
+
+
+def _merged(rows: Sequence[Any], moved: Sequence[Any]) -> list[Any]:
+    """The rows in order, each array replaced by its copy on the device."""
+    copies = iter(moved)
+    return [next(copies) if isinstance(row, np.ndarray) else row for row in rows]
 
 
 def api_for(device: str) -> DeviceApi:

@@ -44,6 +44,8 @@ def thumbnail(pixels: Pixels) -> Thumbnail:
     rows, columns = pixels.shape[:2]
     down, across = min(_SIDE, rows), min(_SIDE, columns)
     few = pixels[:: max(1, rows // (down * 4)), :: max(1, columns // (across * 4))]
+    if not isinstance(few, np.ndarray):  # a tensor, on a GPU that decoded the picture
+        few = few.cpu().numpy()
     high, wide = few.shape[0] // down, few.shape[1] // across
     luma = few[: high * down, : wide * across].astype(np.float32) @ _LUMA
     small: Thumbnail = luma.reshape(down, high, across, wide).sum(3).sum(1) / np.float32(high * wide)

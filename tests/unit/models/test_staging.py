@@ -107,3 +107,36 @@ def test_buffers_are_reused_from_batch_to_batch() -> None:
     for count in (4, 4, 2, 1, 4, 3):
         stager.launch(pictures(0, count), SPEC, lambda batch: batch)
     assert api.made == 2  # one for each slot
+
+
+def test_tensors_are_stacked_on_the_device_without_a_trip_through_the_host() -> None:
+    class NoHost(Gpu):
+        def pinned(self, shape: tuple[int, ...]) -> Any:
+            raise AssertionError("a host buffer was made")
+
+        def stack(self, rows: Any) -> Any:
+            self.log.append(f"{self.stream}: stack")
+            return super().stack(rows)
+
+    gpu = NoHost()
+    rows = [torch.from_numpy(row) for row in pictures(5, 3)]
+    launched = Stager(gpu).launch(rows, SPEC, lambda batch: batch)
+    assert launched.outputs[:, 0, 0, 0].tolist() == [5, 6, 7]
+    assert gpu.log == ["copy: stack", "compute waits for copy 1", "compute: home"]
+
+
+def test_arrays_and_tensors_share_a_batch_in_their_order() -> None:
+    stager = Stager(HostApi())
+    for turn in range(3):
+        rows = pictures(10 * turn, 5)
+        mixed = [torch.from_numpy(row) if at in (1, 4) else row for at, row in enumerate(rows)]
+        launched = stager.launch(mixed, SPEC, lambda batch: batch)
+        assert launched.outputs[:, 1, 2, 0].tolist() == [10 * turn + at for at in range(5)]
+
+
+def test_a_tensor_is_not_written_to_by_later_batches() -> None:
+    stager = Stager(HostApi())
+    row = torch.from_numpy(pictures(7, 1)[0])
+    for _ in range(4):
+        stager.launch([row, *pictures(50, 2)], SPEC, lambda batch: batch.fill_(9))
+    assert int(row.max()) == 7
