@@ -102,8 +102,10 @@ async def redis_server(folder: Path) -> AsyncGenerator[RedisServer]:
     try:
         await _answering(direct)
         await line.start()
-        yield RedisServer(line, direct)
-        await line.close()
+        try:
+            yield RedisServer(line, direct)
+        finally:
+            await line.close()
     finally:
         await direct.aclose()
         process.terminate()
