@@ -30,6 +30,7 @@ from opsin_server.admission.gate import Gate, GateLimits
 from opsin_server.cache.service import CacheService
 from opsin_server.config import ConfigError, ModelSettings, SchedulerSettings, Settings
 from opsin_server.config.folders import cache_folder
+from opsin_server.interpreter import hasten_turns, set_apart
 from opsin_server.media.budget import PixelBudget
 from opsin_server.media.decode import configure_pillow
 from opsin_server.media.header import MediaLimits
@@ -269,6 +270,7 @@ class App:
 def run(settings: Settings) -> int:
     """Serve until a signal says stop; returns the exit code. Raises ConfigError before anything is bound."""
     start_tuned()
+    hasten_turns()
     configure_logs(settings.log)
     with asyncio.Runner(loop_factory=_loop_factory(settings.server.loop_watch_ms)) as runner:
         code = runner.run(_serve(settings))
@@ -302,6 +304,7 @@ async def _serve(settings: Settings) -> int:
             reason = bad.failure.message if bad.failure else "unknown"
             print(f"opsin: model {bad.key} cannot be served: {reason}", file=sys.stderr)
     elif loading.done():
+        set_apart()
         names = ", ".join(dict.fromkeys(model.name for model in app.models))
         print(f"opsin is ready at {settings.server.host}:{port} with {names}", flush=True)
         await stopping

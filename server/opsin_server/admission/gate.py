@@ -155,7 +155,7 @@ class Gate:
         left = caller.deadline - self._clock()
         if left <= 0:
             raise Failure(Reason.DEADLINE_PASSED, "the deadline had passed when the call arrived")
-        if self._scheduler.runs_at_once(model, caller.deadline):
+        if self._scheduler.unopposed(model, caller.deadline):
             return
         expected = self._scheduler.estimate(model, caller.flow, caller.priority, caller.deadline)
         if expected is not None and not expected.feasible:

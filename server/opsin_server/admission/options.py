@@ -7,6 +7,7 @@ the task is chosen, defaults are filled in, and what the model cannot honour is 
 import difflib
 import struct
 from collections.abc import Collection
+from functools import lru_cache
 
 from opsin_detectors.api import ModelInfo, Options, Task
 from opsin_server.calls import DetectOptions, Source, Text
@@ -84,6 +85,7 @@ def resolve(asked: DetectOptions, info: ModelInfo, task: Task) -> Options:
     )
 
 
+@lru_cache(maxsize=1024)
 def _single(value: float) -> float:
     """A default as it would come over the wire: asking for it by name must mean the same as not asking."""
     return float(_FLOAT.unpack(_FLOAT.pack(value))[0])

@@ -79,6 +79,11 @@ class Version:
     """Memory that warming up took beside the weights."""
     users: int = 0
     """Calls that are being answered by it, decoding included."""
+    key: str = field(init=False)
+    """`name@number`. Kept, as every call asks for it."""
+
+    def __post_init__(self) -> None:
+        self.key = f"{self.name}@{self.number}"
 
     @property
     def name(self) -> str:
@@ -87,10 +92,6 @@ class Version:
     @property
     def number(self) -> int:
         return self.settings.version
-
-    @property
-    def key(self) -> str:
-        return f"{self.name}@{self.number}"
 
     @property
     def serves(self) -> bool:

@@ -6,10 +6,11 @@ event loop: it takes up to tenths of a second.
 """
 
 import ctypes
-import gc
 import sys
 import weakref
 from contextlib import suppress
+
+from opsin_server.interpreter import collect
 
 __all__ = ["give_back"]
 
@@ -21,7 +22,7 @@ def give_back(gone: "weakref.ref[object]") -> None:
     torch loaded), so it is left out where the last reference was enough.
     """
     if gone() is not None:
-        gc.collect()
+        collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

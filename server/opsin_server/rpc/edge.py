@@ -8,6 +8,7 @@ retry. Knows nothing of what the calls mean.
 
 import asyncio
 import contextlib
+import itertools
 import math
 import re
 import secrets
@@ -38,6 +39,8 @@ QUIET = 0.1
 """Seconds. Whoever got the last answer may send the next call at once; after these nobody is about to."""
 
 _REQUEST_ID_HEADER = "x-request-id"
+_OURS, _NUMBERS = secrets.token_hex(6), itertools.count()
+"""Chance tells servers apart, and a number their calls: chance for each would cost a call of the system."""
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _log = structlog.get_logger("opsin.rpc")
 
@@ -237,8 +240,8 @@ def _is_gone(error: BaseException) -> bool:
 
 
 def request_id_of(context: Context) -> str:
-    """The client's own id when it is fit for logs and headers, else a new one."""
+    """The client's own id when it is fit for logs and headers, else one that no other call has."""
     for key, value in context.invocation_metadata() or ():
         if key == _REQUEST_ID_HEADER and isinstance(value, str) and _SANE_ID.fullmatch(value):
             return value
-    return secrets.token_hex(8)
+    return f"{_OURS}{next(_NUMBERS):05x}"

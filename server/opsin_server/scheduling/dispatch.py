@@ -109,15 +109,15 @@ class Dispatcher:
             self._step_due = True
             self._loop.call_soon(self._step)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a lane is free, and nothing that passes the queues waits for it."""
+        return self.fleet.free is not None and not self._bypass and not self._finisher.crowded
+
     def runs_at_once(self, model: str, deadline: float) -> bool:
         """Whether an input that comes now would run at once, alone."""
-        return (
-            self.fleet.free is not None
-            and not self._bypass
-            and not self._finisher.crowded
-            and at_once(
-                self._pending.queues, self._clock(), self._roster.profiles, model=model, deadline=deadline
-            )
+        return self.has_room and at_once(
+            self._pending.queues, self._clock(), self._roster.profiles, model=model, deadline=deadline
         )
 
     def run_now(self, entry: Entry) -> None:

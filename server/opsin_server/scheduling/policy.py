@@ -80,7 +80,7 @@ from opsin_server.scheduling.sizing import Scene, Size, hold_until, size_of
 from opsin_server.scheduling.ticket import Ticket
 from opsin_server.scheduling.waiting import Group
 
-__all__ = ["Dead", "LaneView", "Plan", "Run", "Sleep", "Wait", "at_once", "plan"]
+__all__ = ["Dead", "LaneView", "Plan", "Run", "Sleep", "Wait", "at_once", "plan", "unopposed"]
 
 _DOUBT = 10.0
 """Seconds without a run after which a lower bound counts for half."""
@@ -143,6 +143,9 @@ class Plan:
     dead: tuple[Dead, ...] = ()
 
 
+_NOTHING = Plan(Sleep())
+
+
 @dataclass(frozen=True, slots=True)
 class _Option:
     """What a model would run now."""
@@ -188,6 +191,8 @@ class _Option:
 
 def plan(queues: Queues, now: float, profiles: Mapping[str, Profile], lane: LaneView) -> Plan:
     """The next step for a free lane. Reads, never changes."""
+    if not len(queues):
+        return _NOTHING
     dead: list[Dead] = []
     options: list[_Option] = []
     work = [(key, queue) for key, queue in queues.models.items() if queue.share.waiting]
@@ -219,12 +224,22 @@ def at_once(
     anything to say of a single ticket; where these are not plainly for it, the answer is no, and `plan` is to
     be asked.
     """
-    if len(queues):
-        return False
     terms, queue = queues.terms[model], queues.models.get(model)
     if terms.max_hold and queue is not None and queue.arrivals.expected(now):
         return False
-    return deadline == math.inf or deadline >= _alive_from(terms, profiles[model], now)
+    return unopposed(queues, now, profiles, model=model, deadline=deadline)
+
+
+def unopposed(
+    queues: Queues, now: float, profiles: Mapping[str, Profile], *, model: str, deadline: float
+) -> bool:
+    """Whether nobody is ahead of a ticket that comes now, to a free lane, and it can be in time.
+
+    It may still be held for company, which never puts a deadline at risk.
+    """
+    if len(queues):
+        return False
+    return deadline == math.inf or deadline >= _alive_from(queues.terms[model], profiles[model], now)
 
 
 def _in_use(queue: ModelQueue, now: float) -> bool:
@@ -305,8 +320,7 @@ def _choose(options: list[_Option], now: float, *, alone: bool) -> Run | Wait | 
         )
         if until is not None:
             return Wait(until)
-    few = best.profile.roomy(best.terms.buckets)
-    return Run(best.model, seat(best.queue, best.group, best.size, best.terms, now, roomy=few))
+    return Run(best.model, seat(best.queue, best.group, best.size, best.terms, now, profile=best.profile))
 
 
 def _most_deserving(options: list[_Option], now: float) -> _Option:

@@ -28,7 +28,7 @@ from opsin_server.scheduling.bypass import Bypass
 from opsin_server.scheduling.dispatch import Dispatcher, LaneOptions
 from opsin_server.scheduling.observer import Nobody, Observer
 from opsin_server.scheduling.pending import Pending
-from opsin_server.scheduling.policy import LaneView
+from opsin_server.scheduling.policy import LaneView, unopposed
 from opsin_server.scheduling.profile import Profile
 from opsin_server.scheduling.queues import ModelTerms, Queues
 from opsin_server.scheduling.roster import Roster
@@ -221,9 +221,16 @@ class Scheduler:
             return 1.0
         return admit.drain_seconds(self.queues, self.profiles, self.lanes, model=model, tickets=tickets)
 
-    def runs_at_once(self, model: str, deadline: float) -> bool:
-        """Whether an input that came now would run at once, and in time as far as can be known."""
-        return model in self._roster and self._dispatcher.runs_at_once(model, deadline)
+    def unopposed(self, model: str, deadline: float) -> bool:
+        """Whether an input that came now would find a free lane and nobody before it, and be in time.
+
+        What `estimate` says of such a one, in a tenth of the time.
+        """
+        return (
+            model in self._roster
+            and self._dispatcher.has_room
+            and unopposed(self.queues, self._clock(), self.profiles, model=model, deadline=deadline)
+        )
 
     def estimate(self, model: str, flow: str, priority: Priority, deadline: float) -> admit.Estimate | None:
         """What an input that came now would have to expect; None for a model that is not here."""

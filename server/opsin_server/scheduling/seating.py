@@ -7,6 +7,7 @@ before.
 from collections.abc import Iterator
 from heapq import heapify, heappop, heapreplace
 
+from opsin_server.scheduling.profile import Profile
 from opsin_server.scheduling.queues import ModelQueue, ModelTerms
 from opsin_server.scheduling.sizing import Size
 from opsin_server.scheduling.ticket import Ticket
@@ -47,14 +48,11 @@ class _Batch:
 
 
 def seat(
-    queue: ModelQueue, group: Group, size: Size, terms: ModelTerms, now: float, *, roomy: int
+    queue: ModelQueue, group: Group, size: Size, terms: ModelTerms, now: float, *, profile: Profile
 ) -> tuple[Ticket, ...]:
-    """`size.take` tickets of the group (fewer when a cap on flows says so), in the order they were chosen.
-
-    roomy: how many tickets run in about the time of a few.
-    """
+    """`size.take` tickets of the group (fewer when a cap on flows says so), in the order they were chosen."""
     counts = _waiting(group)
-    cap = _cap(counts, size, terms, roomy)
+    cap = _cap(counts, size, terms, profile)
     places = size.take
     if cap:  # what fits under the cap, so that no seat is given to be taken back
         places = min(places, _whole(sum(min(count, cap) for count in counts.values()), terms))
@@ -76,7 +74,7 @@ def _waiting(group: Group) -> dict[str, int]:
     return counts
 
 
-def _cap(counts: dict[str, int], size: Size, terms: ModelTerms, roomy: int) -> int:
+def _cap(counts: dict[str, int], size: Size, terms: ModelTerms, profile: Profile) -> int:
     """Most places for one flow; 0 is no cap.
 
     A flow with hundreds waiting would fill the batch around somebody's single ticket, who pays for the
@@ -86,6 +84,7 @@ def _cap(counts: dict[str, int], size: Size, terms: ModelTerms, roomy: int) -> i
     """
     if len(counts) < 2:
         return 0
+    roomy = profile.roomy(terms.buckets)
     if terms.flow_cap or size.take <= roomy:
         return terms.flow_cap
     most = max(counts.values())

@@ -24,7 +24,7 @@ class Scheduler:
     def backlog_seconds(self) -> float:
         return self.backlog
 
-    def runs_at_once(self, model: str, deadline: float) -> bool:
+    def unopposed(self, model: str, deadline: float) -> bool:
         return False
 
     def estimate(self, model: str, flow: str, priority: Priority, deadline: float) -> Estimate | None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opsin_detectors.api import Prepared
+from opsin_server.scheduling.admit import estimate
 from opsin_server.scheduling.batch import Done
-from opsin_server.scheduling.policy import Run, at_once
+from opsin_server.scheduling.policy import LaneView, Run, at_once, unopposed
 from opsin_server.scheduling.queues import ModelTerms
 from unit.scheduling.test_scheduler import ITEM, Bench, Model, bench, name, outcome
 from unit.scheduling.worlds import World, worlds
@@ -60,6 +61,21 @@ def test_nobody_goes_ahead_of_those_who_wait(world: World, model: str) -> None:
 def test_a_deadline_that_passed_runs_nothing(world: World, model: str) -> None:
     if model in world.queues.terms:
         assert not at_once(world.queues, world.now, world.profiles, model=model, deadline=world.now)
+
+
+@given(worlds(), st.sampled_from(["a", "b", "c"]), st.floats(-0.01, 0.2) | st.just(math.inf))
+def test_whoever_is_unopposed_is_whom_the_estimate_lets_in(world: World, model: str, left: float) -> None:
+    for ticket in tuple(world.queues):
+        world.queues.remove(ticket)
+    if model not in world.queues.terms:
+        return
+    free, deadline = LaneView(), world.now + left
+    seen = estimate(
+        world.queues, world.now, world.profiles, free, model=model, flow="new", deadline=deadline + 1e-9
+    )
+    assert seen.feasible or not unopposed(
+        world.queues, world.now, world.profiles, model=model, deadline=deadline
+    )
 
 
 async def test_a_light_input_is_answered_before_submit_returns() -> None:
