@@ -10,7 +10,7 @@ raises `Failure`. Cancelling the task that awaits an answer takes its inputs out
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from opsin_detectors.api import (
     Box,
@@ -96,7 +96,6 @@ class _Looks:
     options: Options
     regions: tuple[Box, ...]
     keep_image: bool
-    caller: Caller
     watcher: Watcher | None = None
 
     @property
@@ -156,30 +155,34 @@ class Pipeline:
             options,
             call.options.regions or (WHOLE,),
             keep_image=bool(seconds),
-            caller=call.caller,
             watcher=watcher,
         )
 
         async def compute(caller: Caller, watch: Stopwatch) -> DetectAnswer:
-            return await self._detect(replace(looks, caller=caller), seconds, call.options.regions, watch)
+            return await self._detect(looks, caller, seconds, call.options.regions, watch)
 
         if watcher is not None or self._is_quick(looks):  # a frame of a stream is like no other
-            return await self._detect(looks, seconds, call.options.regions, watch)
+            return await compute(call.caller, watch)
         others = tuple(s.model.key for s in seconds if s.model not in model.whole)
         question = Question("detect", task, (model.key, *others), options, call.options.regions)
         asked = Asked(question, call.source, _ref(model), call.options.skip_cache)
         return await self._results.answer(asked, call.caller, watch, compute)
 
     async def _detect(
-        self, looks: _Looks, seconds: Sequence[Second], regions: tuple[Box, ...], watch: Stopwatch
+        self,
+        looks: _Looks,
+        caller: Caller,
+        seconds: Sequence[Second],
+        regions: tuple[Box, ...],
+        watch: Stopwatch,
     ) -> DetectAnswer:
         model = looks.model
         with self._budget.reserve(0) as pixels:
-            ready, done = await self._look(looks, watch, pixels)
+            ready, done = await self._look(looks, caller, watch, pixels)
             found, labels = await self._assembled(done, regions, model, looks.options)
             detections = [EmbeddedDetection(one) for one in found]
             if found and ready.image is not None:
-                detections, times = await self._cascade.look(seconds, ready.image, found, looks.caller)
+                detections, times = await self._cascade.look(seconds, ready.image, found, caller)
                 watch.add(times)
         return DetectAnswer(
             model=_ref(model),
@@ -198,11 +201,11 @@ class Pipeline:
         task = embed_task(model.name, model.info, call.source)
         _check_dimensions(call.dimensions, model)
         options = Options(truncate_text=call.truncate_text)
-        looks = _Looks(model, call.source, task, options, (WHOLE,), keep_image=False, caller=call.caller)
+        looks = _Looks(model, call.source, task, options, (WHOLE,), keep_image=False)
 
         async def compute(caller: Caller, watch: Stopwatch) -> EmbedAnswer:
             with self._budget.reserve(0) as pixels:
-                _, done = await self._look(replace(looks, caller=caller), watch, pixels)
+                _, done = await self._look(looks, caller, watch, pixels)
             vector = answers.cut_vector(
                 vector_of(done[0], model), dimensions=call.dimensions, normalize=call.normalize
             )
@@ -246,20 +249,22 @@ class Pipeline:
         embed_task(model.name, model.info, _ANY_IMAGE)
         return model
 
-    async def _look(self, looks: _Looks, watch: Stopwatch, pixels: Reservation) -> tuple[_Ready, list[Done]]:
+    async def _look(
+        self, looks: _Looks, caller: Caller, watch: Stopwatch, pixels: Reservation
+    ) -> tuple[_Ready, list[Done]]:
         """Admission, decode, prepare, and one ticket per region.
 
         pixels: grows by what is held of the budget: until the answers all of it, then the kept image.
         """
-        with self._gate.admit(looks.model.key, len(looks.regions), looks.caller) as place:
+        with self._gate.admit(looks.model.key, len(looks.regions), caller) as place:
             pixels.grow(self._decoded_bytes(looks))
             watch.admitted()
             if looks.instant:
                 ready = _make_ready(looks, self._limits)
             else:
-                patient = looks.caller.priority is not Priority.INTERACTIVE
+                patient = caller.priority is not Priority.INTERACTIVE
                 ready = await self._pool.run(
-                    _make_ready, looks, self._limits, flow=looks.caller.flow, patient=patient
+                    _make_ready, looks, self._limits, flow=caller.flow, patient=patient
                 )
             pixels.shrink(ready.held_bytes)
             watch.ready(ready.decoded, ready.at)
@@ -267,7 +272,7 @@ class Pipeline:
             if looks.watcher is not None:
                 looks.watcher.ready()
             futures = submit(
-                self._scheduler, looks.model, inputs, caller=looks.caller, place=place, watcher=looks.watcher
+                self._scheduler, looks.model, inputs, caller=caller, place=place, watcher=looks.watcher
             )
             done = await all_done(futures)
             pixels.shrink(ready.image.pixels.nbytes if ready.image else 0)
