@@ -342,6 +342,7 @@ class LoadContext:
         `opsin_detectors.execution`. With dtype "auto" and a runtime told, it is float32.
     threads: torch threads of the lanes that will run it, for what is measured while loading.
     cache: a folder where what was found out while loading may be kept for the next start; None: nowhere.
+    cache_bytes: what all that is kept there may take, at most; 0: there is no bound.
     """
 
     name: str
@@ -353,6 +354,7 @@ class LoadContext:
     runtime: str = "channels_last"
     threads: int = 1
     cache: Path | None = None
+    cache_bytes: int = 0
 
 
 class Detector(Protocol):

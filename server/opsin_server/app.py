@@ -117,6 +117,7 @@ class App:
             runtime=settings.detectors.runtime,
             threads=options.threads_per_lane,
             cache=cache_folder(settings.server.cache_dir),
+            cache_bytes=settings.server.cache_dir_bytes,
             decode=settings.detectors.decode,
             cpu_threads=settings.scheduler.cpu_threads or usable_cores(),
             on_state=self._model_state,
@@ -267,13 +268,16 @@ class App:
         )
 
 
-def run(settings: Settings) -> int:
-    """Serve until a signal says stop; returns the exit code. Raises ConfigError before anything is bound."""
+def run(settings: Settings, *, until_ready: bool = False) -> int:
+    """Serve until a signal says stop; returns the exit code. Raises ConfigError before anything is bound.
+
+    until_ready: stop as soon as all models are loaded and warm.
+    """
     start_tuned()
     hasten_turns()
     configure_logs(settings.log)
     with asyncio.Runner(loop_factory=_loop_factory(settings.server.loop_watch_ms)) as runner:
-        code = runner.run(_serve(settings))
+        code = runner.run(_serve(settings, until_ready))
     if background.busy():
         _leave(code)
     return code
@@ -291,7 +295,7 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, until_ready: bool) -> int:
     app = App(settings)
     stop = _stop_on_signals(asyncio.get_running_loop())
     port = await app.start()
@@ -307,10 +311,12 @@ async def _serve(settings: Settings) -> int:
         set_apart()
         names = ", ".join(dict.fromkeys(model.name for model in app.models))
         print(f"opsin is ready at {settings.server.host}:{port} with {names}", flush=True)
-        await stopping
+        if not until_ready:
+            await stopping
     loading.cancel()
     stopping.cancel()
-    await app.stop(delay=0.0 if failed or stop.by_hand or not loading.done() else None)
+    at_once = until_ready or failed or stop.by_hand or not loading.done()
+    await app.stop(delay=0.0 if at_once else None)
     return 1 if failed else 0
 
 

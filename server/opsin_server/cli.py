@@ -156,6 +156,14 @@ def serve(  # noqa: PLR0917  typer reads its parameters by name
             rich_help_panel=_LEAVING,
         ),
     ] = None,
+    until_ready: Annotated[
+        bool,
+        typer.Option(
+            "--until-ready",
+            help="Stop as soon as the models are loaded and warm: fills the cache while an image is made.",
+            rich_help_panel=_LEAVING,
+        ),
+    ] = False,
 ) -> None:
     """Run the server.
 
@@ -184,7 +192,8 @@ def serve(  # noqa: PLR0917  typer reads its parameters by name
         "drain_delay": drain_delay,
         "grace": grace,
     }
-    raise typer.Exit(_serve({name: value for name, value in given.items() if value is not None}, config))
+    told = {name: value for name, value in given.items() if value is not None}
+    raise typer.Exit(_serve(told, config, until_ready=until_ready))
 
 
 def new_detector(
@@ -206,7 +215,7 @@ def new_detector(
     typer.echo(f"Serve it: opsin serve --detectors-dir {folder} --model {name}")
 
 
-def _serve(given: dict[str, Any], config: Path | None) -> int:
+def _serve(given: dict[str, Any], config: Path | None, *, until_ready: bool) -> int:
     from opsin_server.config import ConfigError, load
 
     flags = {_FLAGS[name]: value for name, value in given.items()}
@@ -215,7 +224,7 @@ def _serve(given: dict[str, Any], config: Path | None) -> int:
         settings = load(flags, config, names)
         from opsin_server.app import run
 
-        return run(settings)
+        return run(settings, until_ready=until_ready)
     except ConfigError as error:
         _fail(error.faults, BAD_SETTINGS)
     except OSError as error:

@@ -23,7 +23,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Settings]:
     """The settings that the server was started with."""
     seen: list[Settings] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(server_app, "run", lambda settings: seen.append(settings) or 0)
+    monkeypatch.setattr(server_app, "run", lambda settings, **_: seen.append(settings) or 0)
     return seen
 
 
@@ -55,7 +55,7 @@ def test_without_flags_everything_has_its_default(served: list[Settings]) -> Non
 
 def test_every_flag_has_a_place_to_go() -> None:
     parameters = set(inspect.signature(cli.serve).parameters)
-    assert parameters == {*cli._FLAGS, "config"}
+    assert parameters == {*cli._FLAGS, "config", "until_ready"}
     for section, *rest in cli._FLAGS.values():
         field = Settings.model_fields[section].annotation
         assert not rest or rest[0] in field.model_fields
@@ -77,7 +77,7 @@ def test_wrong_settings_are_told_one_a_line_and_nothing_starts(served: list[Sett
 def test_what_the_server_finds_wrong_at_its_start_is_told_the_same_way(
     monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
 ) -> None:
-    def fail(settings: Settings) -> int:
+    def fail(settings: Settings, **_: object) -> int:
         raise error
 
     monkeypatch.setattr(server_app, "run", fail)
@@ -87,7 +87,7 @@ def test_what_the_server_finds_wrong_at_its_start_is_told_the_same_way(
 
 
 def test_the_exit_code_of_the_server_is_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_app, "run", lambda settings: 7)
+    monkeypatch.setattr(server_app, "run", lambda settings, **_: 7)
     assert runner.invoke(app, ["serve"]).exit_code == 7
 
 

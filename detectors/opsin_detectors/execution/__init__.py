@@ -8,11 +8,17 @@
     programs    a network made to run one way: torch on the CPU or a GPU
     graphs      the same for an exported graph: OpenVINO, onnxruntime
     exported    the graph itself: kept, or made anew
-    quantize    int8: calibrated and checked on pictures
+    int8        int8: quantised, proved on pictures, kept or refused
+    quantize    the int8 graph, calibrated on pictures
+    folded      the exported graph with all computed that does not hang on the picture
+    equalize    channels of unlike size made alike, before quantising
+    sensitive   which layers stand int8 worst, by trying; `delicate` by rule
     guard       whether answers are still the same
     measure     how long each way takes, in rounds that take turns
     lane        on what: a lane's threads, a stream of a GPU
     store       choices kept on disk
+    kept        files that are whole, or not there
+    bounded     the store's folders, no larger together than told
     decide      all of it in order
 
 A detector calls `decide(self, network, context)` at the end of its loading. It knows no detector, and nothing

@@ -10,16 +10,15 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from opsin_detectors.api import Input, LoadContext, LoadError, Output, TextInput, Trial
-from opsin_detectors.execution import graphs, quantize, trying
-from opsin_detectors.execution.exported import GRAPH, Exported, there, writing
-from opsin_detectors.execution.guard import agreement, difference
+from opsin_detectors.api import Input, LoadContext, LoadError, TextInput, Trial
+from opsin_detectors.execution import trying
+from opsin_detectors.execution.exported import Exported
+from opsin_detectors.execution.guard import difference
 from opsin_detectors.execution.hardware import free, here
+from opsin_detectors.execution.int8 import Int8
 from opsin_detectors.execution.lane import stream, width
 from opsin_detectors.execution.measure import measure
 from opsin_detectors.execution.network import Network, Program, Runnable, digest
@@ -35,19 +34,15 @@ from opsin_detectors.execution.plan import (
 )
 from opsin_detectors.execution.programs import torch_program
 from opsin_detectors.execution.store import Choice, Store, key_of
-from opsin_detectors.execution.views import pictures, views
+from opsin_detectors.execution.views import pictures
 from opsin_detectors.tensors import bytes_of
 
-__all__ = ["LEAST_AGREEMENT", "SIZES", "Measure", "decide"]
+__all__ = ["SIZES", "Measure", "decide"]
 
 log = logging.getLogger(__name__)
 
 SIZES = (1, 4)
 """Batch sizes that are measured: one caller's, and one at which CPU models have their best throughput."""
-_SPARED = (None, 0.0, 0.4)
-"""What int8 leaves as it is, tried in this order: nothing, delicate layers, these and the first of all."""
-LEAST_AGREEMENT = 0.98
-"""int8 is refused below this share of views with the answer that they had."""
 _MEMORY = 0.5
 """The part of the free memory that all ways together, each with weights of its own, may take."""
 _GPU_ONLY = ("compile", "cuda_graphs")
@@ -80,8 +75,6 @@ class _Decision:
         self._timed = timed
         self._rest = detector.info.memory_bytes
         """What the detector holds beside the network."""
-        self._reference: list[Output] = []
-        """What float32 answers to the views that int8 is checked with."""
 
     def make(self) -> None:
         self._known("dtype", self._context.dtype, ("auto", *DTYPES))
@@ -92,16 +85,17 @@ class _Decision:
             self._take(Choice(plan), torch_program(self._network, plan, own=True))
             return
         hardware = here(self._context.device)
-        store = Store(self._context.cache, self._key(hardware))
+        store = Store(self._context.cache, self._key(hardware), most=self._context.cache_bytes)
         self._graph = Exported(self._network, self._context, store)
         with width(self._context.threads), stream(self._context.device):
             self._decide(plan, hardware, store)
+        store.tidy()
 
     def _decide(self, plan: Plan | None, hardware: Hardware, store: Store) -> None:
         if plan is None:
             choice, program = self._again(store) or self._measured(hardware, store)
         elif plan.dtype == "int8":
-            choice, program = self._quantized(plan, store)
+            choice, program = Int8(self._detector, self._network, self._context, self._graph, store).program()
         else:
             choice, program = Choice(plan), self._built(plan)
         self._take(choice, program)
@@ -224,98 +218,18 @@ class _Decision:
         quicker = faster(times)
         if not quicker:
             return BASELINE
-        reference = self._answers(programs[BASELINE], inputs)
+        reference = trying.answers_by(self._detector, programs[BASELINE], inputs)
         least = self._detector.info.defaults.min_score
         for plan in quicker:
             try:
-                why = difference(reference, self._answers(programs[plan], inputs), least)
+                answers = trying.answers_by(self._detector, programs[plan], inputs)
+                why = difference(reference, answers, least)
             except Exception as error:
                 why = _told(error)
             if not why:
                 return plan
             verdicts[plan] = f"other answers: {why}"
         return BASELINE
-
-    def _answers(self, program: Program, inputs: Sequence[Input]) -> list[Output]:
-        self._detector.program = program
-        return trying.answers(self._detector, inputs)
-
-    # -- int8 --------------------------------------------------------------------------------------------
-
-    def _quantized(self, plan: Plan, store: Store) -> tuple[Choice, Program]:
-        runtime = quantize.runtime_for(self._context.runtime)
-        name = f"int8-{runtime}{quantize.SUFFIX[runtime]}"
-        plan = Plan(runtime, "int8")
-        kept, path = store.read(), store.found(name)
-        if kept is not None and kept.plan == plan and path is not None:
-            try:
-                return kept, self._int8_program(plan, path, store)
-            except LoadError as error:
-                log.warning("a graph of %s is made anew: %s", self._context.name, error)
-        choice = Choice(plan, (Trial(runtime, "int8", (), self._proven_int8(plan, store, name)),))
-        program = self._int8_program(plan, there(store, name), store)
-        store.keep(choice)
-        return choice, program
-
-    def _proven_int8(self, plan: Plan, store: Store, name: str) -> str:
-        """Write the least spared quantised network that agrees well enough; how well. Raises LoadError."""
-        self._graph.program(Plan(plan.runtime))  # what is quantised can be read
-        refusal = ""
-        for spare in _SPARED:
-            try:
-                return self._int8(plan, store, name, spare)
-            except _RefusedError as error:
-                refusal = str(error)  # the error itself would hold the network by its traceback
-        raise LoadError(refusal)
-
-    def _int8(self, plan: Plan, store: Store, name: str, spare: float | None) -> str:
-        """How well the quantised network agrees, which has its name only where that is enough.
-
-        Raises _RefusedError.
-        """
-        with writing(store, name) as scratch:
-            graph = there(store, GRAPH)
-            quantize.quantize(plan.runtime, graph, scratch, self._calibration(), spare=spare)
-            alike, compared = self._agreed(self._int8_program(plan, scratch, store))
-            verdict = self._verdict(alike, compared)
-        some = "" if spare is None else ", some layers left as they were"
-        return f"chosen: {verdict}{some}"
-
-    def _verdict(self, alike: int, compared: int) -> str:
-        """Raises _RefusedError for what is not enough."""
-        start = f"model “{self._context.name}” cannot be run in int8: "
-        if not compared:
-            raise _RefusedError(
-                f"{start}in float32 it has no answer to any of the pictures that int8 is proved with; "
-                "take dtype=auto"
-            )
-        share = f"{alike / compared:.1%} of {compared} views"
-        if alike < LEAST_AGREEMENT * compared:
-            raise _RefusedError(
-                f"{start}its best label or vector is as in float32 on {share} of real pictures, and "
-                f"{LEAST_AGREEMENT:.0%} are needed; take dtype=auto"
-            )
-        return f"best label or vector agrees on {share}"
-
-    def _int8_program(self, plan: Plan, path: Path, store: Store) -> Program:
-        bf16 = here(self._context.device).bf16
-        return graphs.graph_program(path, plan, self._context, bf16=bf16, held=store.temporary)
-
-    def _calibration(self) -> list[Any]:
-        ready = trying.prepared(self._detector, views(checking=False))
-        return [trying.batch_of(self._detector, [one]).numpy() for one in ready]
-
-    def _agreed(self, program: Program) -> tuple[int, int]:
-        """How many views are answered as in float32, and how many have an answer to compare."""
-        looked = views(checking=True)
-        if not self._reference:
-            plain = torch_program(self._network, Plan("channels_last"), own=False)
-            self._reference = self._answers(plain, looked)
-        return agreement(self._reference, self._answers(program, looked))
-
-
-class _RefusedError(Exception):
-    """A quantised network does not answer as the whole one."""
 
 
 def _told(error: Exception) -> str:

@@ -1,32 +1,39 @@
 """int8: the exported graph with quantised weights and activations, calibrated on views of real pictures.
 
-By NNCF into OpenVINO's own format, or by onnxruntime's quantiser. Whether the answers survived is checked by
-`decide.py`; this only makes the graph.
+By NNCF into OpenVINO's own format, folded and equalised before, or by onnxruntime's quantiser. Whether the
+answers survived is checked by `int8.py`; this only makes the graph.
 """
 
 import contextlib
+import functools
 import importlib.util
 import io
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from opsin_detectors.api import LoadError
 from opsin_detectors.execution.delicate import Layer, delicate
+from opsin_detectors.execution.equalize import equalize
+from opsin_detectors.execution.folded import folded
 from opsin_detectors.execution.graphs import INPUT
+from opsin_detectors.execution.sensitive import ranked
 
-__all__ = ["SUFFIX", "quantize", "runtime_for"]
+__all__ = ["SUFFIX", "Quantizer", "quantize", "quantizer", "runtime_for"]
 
 Array = npt.NDArray[np.uint8]
 
 SUFFIX = {"openvino": ".xml", "onnxruntime": ".onnx"}
 """Of what each runtime's quantiser writes."""
 _NEEDS = {"openvino": ("openvino", "nncf", "onnx"), "onnxruntime": ("onnxruntime", "onnx")}
+_RANKED_ON = 6
+"""Pictures that layers are ranked on."""
 _HINT = "pip install 'opsin[int8]'"
 
 
@@ -41,56 +48,71 @@ def runtime_for(wanted: str) -> str:
     raise LoadError(f"dtype int8 needs {needs}, which are not all installed: {_HINT}")
 
 
-def quantize(
-    runtime: str, graph: Path, written: Path, batches: Sequence[Array], *, spare: float | None = None
-) -> None:
-    """Read the ONNX file `graph`, calibrate on batches of uint8 pictures, and write what `runtime` reads.
+class Quantizer(Protocol):
+    """Makes int8 graphs of one network."""
 
-    spare: leave delicate layers as they are, and this share of all from the first on; None: quantise all.
-    Raises LoadError.
-    """
-    make = _by_nncf if runtime == "openvino" else _by_onnxruntime
+    def write(self, path: Path, spare: float) -> None:
+        """What the runtime reads, to `path`. May raise anything.
+
+        spare: the share of the layers that are left as they are.
+        """
+        ...
+
+
+def quantizer(runtime: str, graph: Path, batches: Sequence[Array]) -> Quantizer:
+    """For the ONNX file `graph`, calibrated on batches of uint8 pictures."""
+    return _Nncf(graph, batches) if runtime == "openvino" else _Onnxruntime(graph, batches)
+
+
+def quantize(maker: Quantizer, path: Path, spare: float = 0.0) -> None:
+    """Write the graph, without a word on the way. spare: see `Quantizer`. Raises LoadError."""
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # a progress bar
             warnings.simplefilter("ignore")
-            make(graph, written, batches, spare)
+            maker.write(path, spare)
     except Exception as error:  # each quantiser has a tree of its own
         why = " ".join(str(error).split())[:300]
         raise LoadError(f"it cannot be quantised to int8: {type(error).__name__}: {why}") from error
 
 
-def _by_nncf(graph: Path, written: Path, batches: Sequence[Array], spare: float | None) -> None:
-    import nncf  # type: ignore[import-untyped, unused-ignore]
-    import openvino
+class _Nncf:
+    """Into OpenVINO's own format. What is spared are the layers found to be most sensitive."""
 
-    logging.getLogger("nncf").setLevel(logging.ERROR)
-    model = openvino.Core().read_model(graph)
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(list(batches)),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(batches),
-        ignored_scope=None
-        if spare is None
-        else nncf.IgnoredScope(names=delicate(_openvino_layers(model), spare)),
-    )
-    openvino.save_model(quantized, str(written), compress_to_fp16=False)
+    def __init__(self, graph: Path, batches: Sequence[Array]) -> None:
+        self._graph = graph
+        self._batches = batches
 
+    def write(self, path: Path, spare: float) -> None:
+        """See `Quantizer`."""
+        import nncf
+        import openvino
+        from nncf.quantization import advanced_parameters, range_estimator
 
-def _openvino_layers(model: Any) -> list[Layer]:
-    return [
-        Layer(
-            op.get_friendly_name(),
-            weighted=op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul"),
-            depthwise=op.get_type_name() == "GroupConvolution",
-            feeds=tuple(
-                reader.get_node().get_friendly_name()
-                for output in op.outputs()
-                for reader in output.get_target_inputs()
+        logging.getLogger("nncf").setLevel(logging.ERROR)
+        spared = self._ranking[: math.ceil(spare * len(self._ranking))] if spare else []
+        quantized = nncf.quantize(
+            self._model.clone(),
+            nncf.Dataset(list(self._batches)),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(self._batches),
+            fast_bias_correction=False,
+            ignored_scope=nncf.IgnoredScope(names=spared) if spared else None,
+            # By default a range is the mean of the pictures' extremes: of some, black and white are cut off.
+            advanced_parameters=advanced_parameters.AdvancedQuantizationParameters(
+                activations_range_estimator_params=range_estimator.RangeEstimatorParametersSet.MINMAX
             ),
         )
-        for op in model.get_ordered_ops()
-    ]
+        openvino.save_model(quantized, str(path), compress_to_fp16=False)
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        model = folded(self._graph)
+        equalize(model, self._batches)
+        return model
+
+    @functools.cached_property
+    def _ranking(self) -> list[str]:
+        return ranked(self._model, self._batches[:: max(1, len(self._batches) // _RANKED_ON)])
 
 
 class _Reader:
@@ -104,28 +126,36 @@ class _Reader:
         return None if batch is None else {INPUT: batch}
 
 
-def _by_onnxruntime(graph: Path, written: Path, batches: Sequence[Array], spare: float | None) -> None:
-    import onnx
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+class _Onnxruntime:
+    """By onnxruntime's quantiser. What is spared are the first layers, and those known to be delicate."""
 
-    folded = written.with_name(f"folded-{written.name}")
-    try:
-        quant_pre_process(str(graph), str(folded), skip_symbolic_shape=True)
-        quantization.quantize_static(
-            str(folded),
-            str(written),
-            _Reader(batches),
-            nodes_to_exclude=None
-            if spare is None
-            else delicate(_onnx_layers(onnx.load(str(folded)).graph), spare),
-            quant_format=quantization.QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-        )
-    finally:
-        folded.unlink(missing_ok=True)
+    def __init__(self, graph: Path, batches: Sequence[Array]) -> None:
+        self._graph = graph
+        self._batches = batches
+
+    def write(self, path: Path, spare: float) -> None:
+        """See `Quantizer`."""
+        import onnx
+        from onnxruntime import quantization
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        plain = path.with_name(f"folded-{path.name}")
+        try:
+            quant_pre_process(str(self._graph), str(plain), skip_symbolic_shape=True)
+            quantization.quantize_static(
+                str(plain),
+                str(path),
+                _Reader(self._batches),
+                nodes_to_exclude=delicate(_onnx_layers(onnx.load(str(plain)).graph), spare)
+                if spare
+                else None,
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+        finally:
+            plain.unlink(missing_ok=True)
 
 
 def _onnx_layers(graph: Any) -> list[Layer]:

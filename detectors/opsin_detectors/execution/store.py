@@ -1,9 +1,10 @@
 """Choices kept on disk, so that only the first start on a machine measures.
 
 One folder for each network on each kind of machine: `choice.json`, and the graphs that were exported for it.
-The folder's name is a digest of all that the choice depends on: whatever changes, there is no choice yet.
-A folder that cannot be written, or holds nonsense, costs the measuring again and nothing else. One that
-others can write to is neither read nor written: a graph decides answers as the model itself does.
+The folder's name is a digest of all that the choice depends on: whatever changes, there is no choice yet. A
+folder that cannot be written, or a file that is not as it was written (`kept.py`), costs the measuring again
+and nothing else. A folder that others can write to is neither read nor written: a graph decides answers as
+the model itself does. All together are no larger than told (`bounded.py`).
 
 Several servers may share a folder, also from containers in which all have one process number.
 """
@@ -13,29 +14,26 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import shutil
 import stat
 import tempfile
-import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from opsin_detectors.api import Trial
+from opsin_detectors.execution import kept
+from opsin_detectors.execution.bounded import Use, bound
 from opsin_detectors.execution.plan import DTYPES, RUNTIMES, Plan
 
 __all__ = ["Choice", "Store", "key_of"]
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 _FILE = "choice.json"
-_NEW = "new-"
-_STALE = 86400.0
-"""Seconds after which a file that was never finished belongs to a server that was killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +61,39 @@ class Folder:
 class Store:
     """The folder of one network. None: nothing is kept, and graphs go to a temporary folder.
 
-    temporary: that folder, once there is one, to hold on to as long as its graphs are run.
+    most: what all networks' folders together may take; 0: there is no bound. Hold on to the store as long as
+    its graphs are run: others take away what nobody holds.
     """
 
-    def __init__(self, root: Path | None, key: str) -> None:
+    def __init__(self, root: Path | None, key: str, *, most: int = 0) -> None:
         self._folder = None if root is None else root / "runtimes" / key
+        self._most = most
+        self._use: Use | None = None
+        self._proved: dict[str, Path] = {}
+        """What was read through and is as it was written."""
         self.temporary: Folder | None = None
 
     def found(self, name: str) -> Path | None:
-        """A file of this network that was written before, if it is there and nobody else can have put it."""
+        """A file of this network that was written before, if it is whole and nobody else can have put it."""
+        known = self._proved.get(name)
+        if known is not None and known.exists():
+            return known
         folders = [self.temporary.path] if self.temporary is not None else []
         if self._folder is not None and _is_ours(self._folder):
+            self._use = self._use or Use(self._folder)
             folders.append(self._folder)
-        return next((folder / name for folder in folders if _is_file(folder / name)), None)
+        path = next(filter(None, (kept.found(folder, name) for folder in folders)), None)
+        if path is not None:
+            self._proved[name] = path
+        return path
 
-    @contextlib.contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        """A path to write to; what was written has its name all at once, or not at all. Raises OSError.
+    def writing(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """A path to write to; what was written is found all at once, or not at all. Raises OSError.
 
         OpenVINO writes weights to a file of the same name that ends in `.bin`: that goes along.
         """
-        final = self._writable() / name
-        scratch = final.with_name(f"{_NEW}{secrets.token_hex(4)}-{final.name}")
-        beside = scratch.with_suffix(".bin")
-        try:
-            yield scratch
-            if beside.exists():
-                beside.replace(final.with_suffix(".bin"))
-            scratch.replace(final)
-        finally:
-            scratch.unlink(missing_ok=True)
-            beside.unlink(missing_ok=True)
+        self._proved.pop(name, None)
+        return kept.writing(self._writable(), name)
 
     def read(self) -> Choice | None:
         """What was chosen before, if anything."""
@@ -112,6 +112,11 @@ class Store:
         with contextlib.suppress(OSError), self.writing(_FILE) as scratch:
             scratch.write_text(json.dumps(_written(choice), indent=1), encoding="utf-8")
 
+    def tidy(self) -> None:
+        """Take away what was used longest ago, until all folders together are as small as told."""
+        if self._folder is not None and self._most and _is_ours(self._folder.parent):
+            bound(self._folder.parent, self._most)
+
     def _writable(self) -> Path:
         if self._folder is not None and self.temporary is None:
             with contextlib.suppress(OSError):
@@ -119,7 +124,7 @@ class Store:
                 if not _is_ours(self._folder):
                     log.warning("others can write to %s: it is not used", self._folder)
                 elif os.access(self._folder, os.W_OK):
-                    _sweep(self._folder)
+                    self._use = self._use or Use(self._folder)
                     return self._folder
         if self.temporary is None:
             self.temporary = Folder()
@@ -133,20 +138,6 @@ def _is_ours(folder: Path) -> bool:
     except OSError:
         return False
     return about.st_uid in (0, os.geteuid()) and not about.st_mode & stat.S_IWOTH
-
-
-def _is_file(path: Path) -> bool:
-    with contextlib.suppress(OSError):  # a folder of root's, say, that others may not look into
-        return path.is_file()
-    return False
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what servers left that were killed while they wrote."""
-    for path in folder.glob(f"{_NEW}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _STALE:
-                path.unlink()
 
 
 def _written(choice: Choice) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from opsin_detectors.api import Detector, Input, Item, Output, Prepared, Task
+from opsin_detectors.execution.network import Program, Runnable
 
-__all__ = ["answers", "batch_of", "prepared"]
+__all__ = ["answers", "answers_by", "batch_of", "prepared"]
 
 _PICTURES = (Task.DETECT, Task.CLASSIFY_IMAGE, Task.EMBED_IMAGE)
 _TEXTS = (Task.CLASSIFY_TEXT, Task.EMBED_TEXT)
@@ -39,6 +40,12 @@ def answers(detector: Detector, inputs: Sequence[Any]) -> list[Output]:
             items = [_item(detector, task, ready[at], inputs[at]) for at in range(first, last)]
             found += detector.finish(_home(outputs), items)
     return found
+
+
+def answers_by(detector: Runnable, program: Program, inputs: Sequence[Any]) -> list[Output]:
+    """What it answers when its network is run by this program, which it keeps."""
+    detector.program = program
+    return answers(detector, inputs)
 
 
 def _tasks(detector: Detector) -> list[Task]:

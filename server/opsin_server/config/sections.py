@@ -92,6 +92,9 @@ class ServerSettings(Section):
     """Folder for what is worth keeping from one start to the next: how each model runs best here, and graphs
     made for that. auto, the default: `opsin` in XDG_CACHE_HOME or ~/.cache; off keeps nothing, so that every
     start measures. In a container a volume, or filled while the image is made."""
+    cache_dir_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(8 << 30)
+    """What that folder may hold. Beyond it the graphs that were used longest ago go, whenever a model has
+    been loaded, but none that a server on this machine is running. 0: no bound."""
     loop_watch_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """For finding what holds up everyone: logs whatever keeps the event loop for longer than so many
     milliseconds. 0.5 is a start; 0, the default, is off. Costs some microseconds a call."""

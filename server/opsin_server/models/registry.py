@@ -121,6 +121,7 @@ class Registry:
         runtime: str = "channels_last",
         threads: int = 1,
         cache: Path | None = None,
+        cache_bytes: int = 0,
         decode: Wish = "auto",
         cpu_threads: int = 1,
         on_state: Callable[[Version], None] = lambda version: None,
@@ -133,6 +134,7 @@ class Registry:
         self._runtime = runtime
         self._threads = threads
         self._cache = cache
+        self._cache_bytes = cache_bytes
         self._decode = decode
         self._cpu_threads = cpu_threads
         self._on_state = on_state
@@ -405,6 +407,7 @@ class Registry:
             runtime=settings.runtime or self._runtime,
             threads=self._threads,
             cache=self._cache,
+            cache_bytes=self._cache_bytes,
         )
         detector = load_detector(resolved.found, context)
         loaded = LoadedModel(settings.name, settings.version, detector, following(settings))

@@ -104,9 +104,54 @@ def test_compose_runs_the_envoy_that_the_configuration_is_tested_with() -> None:
 
 def test_compose_mounts_files_that_exist() -> None:
     compose = ROOT / "deploy" / "compose.yaml"
-    mounts = [mount for service in read(compose)["services"].values() for mount in service.get("volumes", ())]
-    assert mounts
-    assert all((compose.parent / mount.partition(":")[0]).is_file() for mount in mounts)
+    told = read(compose)
+    mounts = [mount for service in told["services"].values() for mount in service.get("volumes", ())]
+    files = [mount.partition(":")[0] for mount in mounts if mount.startswith(".")]
+    assert files
+    assert all((compose.parent / file).is_file() for file in files)
+    assert {mount.partition(":")[0] for mount in mounts} - {*files} == set(told["volumes"])
+
+
+def variables(dockerfile: Path) -> dict[str, str]:
+    """What the last stage sets in the environment."""
+    last = dockerfile.read_text().rpartition("\nFROM ")[2]
+    return dict(re.findall(r"^(?:ENV | {4})(\w+)=(\S+)", last, re.MULTILINE))
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_what_was_measured_has_a_place_that_outlives_a_container_whose_root_is_read_only(
+    dockerfile: Path, pod: Any, container: Any
+) -> None:
+    place = variables(dockerfile)["OPSIN_SERVER__CACHE_DIR"]
+    assert {"name": "OPSIN_SERVER__CACHE_DIR", "value": place} in container["env"]
+    [volume] = [one["name"] for one in container["volumeMounts"] if one["mountPath"] == place]
+    assert "emptyDir" in next(one for one in pod["volumes"] if one["name"] == volume)
+    service = read(ROOT / "deploy" / "compose.yaml")["services"]["opsin"]
+    assert service["read_only"]
+    assert [mount.partition(":")[2] for mount in service["volumes"]] == [place]
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_the_images_own_place_for_it_belongs_to_its_user_and_can_be_filled_while_an_image_is_made(
+    dockerfile: Path,
+) -> None:
+    """A server uses no folder that others may write to; and a VOLUME drops what later layers put there."""
+    text = dockerfile.read_text()
+    place = variables(dockerfile)["OPSIN_SERVER__CACHE_DIR"]
+    user, _, group = re.findall(r"^USER (.+)$", text, re.MULTILINE)[0].partition(":")
+    assert f"RUN install --directory --owner {user} --group {group} --mode 0755 {place}\n" in text
+    assert not re.search(r"^VOLUME", text, re.MULTILINE)
+
+
+def test_what_is_kept_fits_its_volume(
+    pod: Any, container: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Kubernetes evicts a pod whose volume is fuller than its limit."""
+    monkeypatch.chdir(tmp_path)
+    for setting in container["env"]:
+        monkeypatch.setenv(setting["name"], setting["value"])
+    [limit] = [one["emptyDir"]["sizeLimit"] for one in pod["volumes"] if one["name"] == "cache"]
+    assert 0 < load().server.cache_dir_bytes < int(limit.removesuffix("Gi")) << 30
 
 
 def test_both_images_run_with_the_same_settings_for_malloc_and_openmp() -> None:

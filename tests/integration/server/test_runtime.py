@@ -1,5 +1,8 @@
 """A model is run the way that measured best, says so, and is run so again at the next start."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +39,30 @@ async def test_what_is_told_is_run_and_nothing_else_is_tried(tmp_path: Path) -> 
     assert (model.runtime, model.dtype) == ("eager", "float32")
     assert not model.trials
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+async def test_a_server_run_until_ready_ends_by_itself_and_leaves_what_it_found_out(tmp_path: Path) -> None:
+    """As while an image is made: the one that serves from it measures nothing."""
+    lanes = ["--runtime", "auto", "--lanes", "1", "--lane-threads", "1"]
+    command = ["serve", "--model", "face-emotion", "--port", "0", *lanes]
+    done = subprocess.run(
+        [sys.executable, "-m", "opsin.cli", *command, "--until-ready"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPSIN_SERVER__CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "opsin is ready at" in done.stdout
+    written = {note: note.stat().st_mtime_ns for note in tmp_path.rglob("choice.json.kept")}
+    assert len(written) == 2, "one for each of its two networks"
+    settings = {
+        "detectors": {"runtime": "auto"},
+        "server": {"cache_dir": str(tmp_path), "port": 0},
+        "scheduler": {"lanes": 1, "lane_threads": 1},
+    }
+    async with serving("face-emotion", **settings):
+        pass
+    assert {note: note.stat().st_mtime_ns for note in tmp_path.rglob("choice.json.kept")} == written

@@ -97,10 +97,10 @@ def test_a_folder_that_may_not_be_looked_into_holds_nothing(
     """As one that root filled for itself while an image was made."""
     Store(tmp_path, "a").keep(CHOICE)
 
-    def refused(path: Path) -> bool:
+    def refused(path: Path, encoding: str) -> str:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(Path, "is_file", refused)
+    monkeypatch.setattr(Path, "read_text", refused)
     assert Store(tmp_path, "a").read() is None
 
 
@@ -132,10 +132,60 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     writing.__enter__().write_bytes(b"half")
     assert not writing.__exit__(ValueError, ValueError("half"), None)
     assert store.found("graph.onnx") is None
-    with store.writing("graph.xml") as scratch:
+    assert list((tmp_path / "runtimes" / "a").iterdir()) == []
+
+
+def test_weights_beside_a_graph_are_kept_with_it(tmp_path: Path) -> None:
+    with Store(tmp_path, "a").writing("graph.xml") as scratch:
         scratch.write_bytes(b"graph")
         scratch.with_suffix(".bin").write_bytes(b"weights")
-    assert sorted(path.name for path in scratch.parent.iterdir()) == ["graph.bin", "graph.xml"]
+    path = Store(tmp_path, "a").found("graph.xml")
+    assert path is not None
+    assert (path.read_bytes(), path.with_suffix(".bin").read_bytes()) == (b"graph", b"weights")
+
+
+def shortened(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("harm", [shortened, flipped, Path.unlink])
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+def test_a_file_that_is_not_as_it_was_written_is_not_there(tmp_path: Path, suffix: str, harm: Any) -> None:
+    with Store(tmp_path, "a").writing("graph.xml") as scratch:
+        scratch.write_bytes(b"graph")
+        scratch.with_suffix(".bin").write_bytes(b"weights")
+    harm(scratch.with_suffix(suffix))
+    assert Store(tmp_path, "a").found("graph.xml") is None
+    again = write(Store(tmp_path, "a"), "graph.xml", b"whole")
+    assert Store(tmp_path, "a").found("graph.xml") == again
+    assert again.read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("note", ["", "[", "[[1]]", '[["../../secret", 6, "x"]]', '{"a": 1}', "7"])
+def test_a_note_that_nobody_here_wrote_leads_nowhere(tmp_path: Path, note: str) -> None:
+    write(Store(tmp_path, "a"), "graph.onnx")
+    (tmp_path / "runtimes" / "a" / "graph.onnx.kept").write_text(note)
+    assert Store(tmp_path, "a").found("graph.onnx") is None
+
+
+def test_a_graph_is_never_found_with_the_weights_of_another_servers(tmp_path: Path) -> None:
+    """Two make the same graph at once, and each is done with one of its files before the other."""
+    one, other = Store(tmp_path, "a"), Store(tmp_path, "a")
+    with one.writing("graph.xml") as first, other.writing("graph.xml") as second:
+        for path, name in ((first, b"one"), (second, b"other")):
+            path.write_bytes(name)
+        for path, name in ((second, b"other"), (first, b"one")):
+            path.with_suffix(".bin").write_bytes(name)
+    path = Store(tmp_path, "a").found("graph.xml")
+    assert path is not None
+    assert path.read_bytes() == path.with_suffix(".bin").read_bytes()
+    assert {first.exists(), second.exists()} == {True}, "each goes on with its own"
 
 
 def test_two_servers_with_one_process_number_do_not_write_to_one_file(tmp_path: Path) -> None:
@@ -148,16 +198,6 @@ def test_two_servers_with_one_process_number_do_not_write_to_one_file(tmp_path: 
     path = one.found("graph.onnx")
     assert path is not None
     assert path.read_bytes() == b"whole"
-
-
-def test_what_a_killed_server_left_half_written_goes_after_a_day(tmp_path: Path) -> None:
-    folder = write(Store(tmp_path, "a"), "graph.onnx").parent
-    old, young = folder / "new-1-graph.onnx", folder / "new-2-graph.onnx"
-    for path in (old, young):
-        path.write_bytes(b"half")
-    os.utime(old, (1e9, 1e9))
-    write(Store(tmp_path, "a"), "more.onnx")
-    assert sorted(path.name for path in folder.iterdir()) == ["graph.onnx", "more.onnx", young.name]
 
 
 def test_the_key_changes_with_any_fact() -> None:
