@@ -36,6 +36,7 @@ from opsin_server.media.decode import configure_pillow
 from opsin_server.media.header import MediaLimits
 from opsin_server.media.pool import CpuPool, usable_cores
 from opsin_server.models import background
+from opsin_server.models.devices import devices_of
 from opsin_server.models.following import with_followers
 from opsin_server.models.lifecycle import Lifecycle
 from opsin_server.models.operator import Operator
@@ -82,9 +83,9 @@ class _Observer:
         if self._trace is not None:
             self._trace.arrived(ticket)
 
-    def batch_ran(self, model: str, size: int, seconds: float, *, again: bool) -> None:
+    def batch_ran(self, model: str, size: int, seconds: float, *, again: bool, device: str) -> None:
         self._metrics.batch(model, size, seconds)
-        self._shares.add(model, seconds, time.monotonic())
+        self._shares.add(model, seconds, time.monotonic(), device)
 
     def ticket_ended(self, model: str, end: str) -> None:
         self._metrics.ticket(model, end)
@@ -105,14 +106,13 @@ class App:
         configure_pillow(media)
         self.board = HealthBoard()
         self.metrics = Metrics(OnLoop(self._snapshot, Snapshot()))
-        self._shares = BusyShare(options.lanes, time.monotonic())
+        self._shares = BusyShare(options.lanes, time.monotonic(), options.places)
         self._trace = _trace(settings.scheduler.trace)
         observer = _Observer(self.metrics, self._shares, self._trace)
         self.scheduler = Scheduler(options, observer=observer, on_health=self._device_health)
         self.registry = Registry(
             found,
             self.scheduler,
-            device=device,
             dtype=settings.detectors.dtype,
             runtime=settings.detectors.runtime,
             threads=options.threads_per_lane,
@@ -141,9 +141,8 @@ class App:
             results=self._cache.results,
         )
         self.catalog = Catalog(self.registry, self.scheduler, self._shares)
-        self._shadow = Shadow(
-            self.pipeline, self._has_time, self.metrics.shadow, most=max(1, options.lanes - 1)
-        )
+        lanes = options.lanes * options.places
+        self._shadow = Shadow(self.pipeline, self._has_time, self.metrics.shadow, most=max(1, lanes - 1))
         self.lifecycle = Lifecycle(
             self.registry,
             self.scheduler,
@@ -373,15 +372,17 @@ def pick_device(wanted: str) -> str:
 def lane_options(settings: SchedulerSettings, device: str) -> SchedulerOptions:
     """How many lanes, how wide. A GPU has one; a CPU one per core up to a few, the cores shared out."""
     on_cpu = device == "cpu"
+    devices = devices_of(device)
     lanes = settings.lanes or (min(usable_cores(), MOST_CPU_LANES) if on_cpu else 1)
     return SchedulerOptions(
-        device=device,
+        device="+".join(devices),
         lanes=lanes,
         threads_per_lane=settings.lane_threads or max(1, usable_cores() // lanes),
         wide_threads=usable_cores() if on_cpu and not settings.lane_threads else 0,
         depth=1 if on_cpu else 2,
         stall_timeout=settings.stall_timeout,
         finish_threads=0 if on_cpu else 2,
+        devices=devices if len(devices) > 1 else (),
     )
 
 

@@ -328,4 +328,4 @@ def _check_dimensions(dimensions: int, model: LoadedModel) -> None:
 
 
 def _ref(model: LoadedModel) -> ModelRef:
-    return ModelRef(model.name, model.version, model.info.device)
+    return ModelRef(model.name, model.version, model.device)

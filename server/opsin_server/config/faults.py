@@ -50,7 +50,8 @@ _SHOULD = re.compile(r"^(Input|String|Value|List|Tuple|Dictionary) should")
 _PATTERNS = {
     NAME_PATTERN: "it should be lower-case letters, digits, “.”, “_” and “-”, beginning with a letter or a "
     "digit, 64 characters at most",
-    DEVICE_PATTERN: "it should be auto, cpu, cuda, or cuda:1 for the second GPU",
+    DEVICE_PATTERN: "it should be auto, cpu, cuda, or cuda:1 for the second GPU; cuda:0+cuda:1 for both, or "
+    "cuda:* for all",
     MODEL_DEVICE_PATTERN: "it should be auto, cpu, cuda, or cuda:1 for the second GPU",
 }
 _KINDS = {

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-DEVICE_PATTERN = r"^(auto|cpu|cuda(:\d+)?)$"
+DEVICE_PATTERN = r"^(auto|cpu|cuda|cuda:\*|cuda:\d+(\+cuda:\d+)*)$"
 MODEL_DEVICE_PATTERN = r"^(|auto|cpu|cuda(:\d+)?)$"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -199,7 +199,8 @@ class DetectorSettings(Section):
     dirs: Annotated[tuple[Path, ...], NoDecode] = ()
     """Folders to look for detectors in, beside the built-in ones. In the environment separated as PATH is."""
     device: Annotated[str, Field(pattern=DEVICE_PATTERN)] = "auto"
-    """What models run on unless they say otherwise: auto (a GPU when there is one), cpu, cuda, cuda:1."""
+    """What models run on unless they say otherwise: auto (a GPU when there is one), cpu, cuda, cuda:1.
+    Several GPUs: cuda:0+cuda:1, or cuda:* for all; each has every model and takes from the same queues."""
     dtype: Dtype = "auto"
     """Type of the weights: auto, float32 (or fp32), bfloat16 (bf16), float16 (fp16), int8. auto takes the
     fastest that keeps the answers; float32 to compare last digits. int8 is quantised on real pictures while

@@ -5,7 +5,8 @@ answers as inputs, only finite numbers. Knows no event loop and no queue.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,33 @@ from opsin_server.media.device import DeviceDecoder, at_home, is_tensor, settle
 from opsin_server.models.following import Following
 from opsin_server.models.staging import Launched, Stager, api_for
 from opsin_server.scheduling.batch import WrongLengthError, out_of_memory
+from opsin_server.scheduling.lanes import DEVICE
 
 __all__ = ["LoadedModel"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """Outputs of a model on several devices, and whose they are: who ran a batch finishes it."""
+
+    detector: Detector
+    outputs: Any
+
+
 class LoadedModel:
-    """A detector with weights, under a name and a version."""
+    """A detector with weights, under a name and a version.
+
+    replicas: the same, loaded on each of several devices, by its name; `detector` is one of them, and
+        prepares for all.
+    """
 
     def __init__(
-        self, name: str, version: int, detector: Detector, following: Following | None = None
+        self,
+        name: str,
+        version: int,
+        detector: Detector,
+        following: Following | None = None,
+        replicas: Mapping[str, Detector] | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -34,16 +53,30 @@ class LoadedModel:
         """`name@version`: the name that queues, profiles and metrics know it by."""
         self.light = detector.info.light
         """Whether a batch takes less than the hop to another thread would."""
+        self.replicas: Mapping[str, Detector] = replicas or {}
         # No model's name holds a “/”, so a stage's key is nobody else's.
         self.stages: tuple[tuple[Stage, LoadedModel], ...] = tuple(
-            (stage, LoadedModel(f"{name}/{stage.name}", version, stage.detector))
-            for stage in detector.info.stages
+            (
+                stage,
+                LoadedModel(
+                    f"{name}/{stage.name}",
+                    version,
+                    stage.detector,
+                    replicas={on: one.info.stages[at].detector for on, one in self.replicas.items()},
+                ),
+            )
+            for at, stage in enumerate(detector.info.stages)
         )
         """The second stage of a cascade: models of their own, which live and end with this one."""
         self.following = following
         """Models of the server that look at what this one finds, too."""
         self.decoder: DeviceDecoder | None = None
         """What decodes its pictures on its device; None: the CPU does."""
+
+    @property
+    def device(self) -> str:
+        """What it runs on, as people are told: `cuda:0`, `cuda:0+cuda:1`."""
+        return "+".join(self.replicas) or self.info.device
 
     @property
     def whole(self) -> "tuple[LoadedModel, ...]":
@@ -68,23 +101,29 @@ class LoadedModel:
     def launch(self, prepared: Sequence[Prepared], local: dict[str, object]) -> Any:
         """Start one batch, on a lane's thread: stack, move, infer."""
         data = [p.data for p in prepared]
-        spec = self.info.input
+        spec, detector = self.info.input, self._on(local)
         if spec is None:
-            return self.detector.infer(data)
+            return detector.infer(data)
         if spec.framework == "numpy":
-            return self.detector.infer(np.stack(data))
-        return self._stager(local).launch(data, spec, self.detector.infer)
+            return detector.infer(np.stack(data))
+        return self._stager(local).launch(data, spec, detector.infer)
+
+    def _on(self, local: dict[str, object]) -> Detector:
+        """The detector on the lane's device; the only one where it is on one device."""
+        return self.replicas.get(str(local.get(DEVICE, "")), self.detector)
 
     def collect(self, launched: Any, local: dict[str, object]) -> Any:
         """The outputs of a started batch, on the host."""
-        return self._stager(local).collect(launched) if isinstance(launched, Launched) else launched
+        outputs = self._stager(local).collect(launched) if isinstance(launched, Launched) else launched
+        return _Ran(self._on(local), outputs) if self.replicas else outputs
 
     def _stager(self, local: dict[str, object]) -> Stager:
-        """The lane's stager for this model's device; models on one device share it."""
-        name = f"stager/{self.info.device}"
+        """The lane's stager for the device the model has there; models on one device share it."""
+        device = self._on(local).info.device
+        name = f"stager/{device}"
         stager = local.get(name)
         if not isinstance(stager, Stager):
-            stager = local[name] = Stager(api_for(self.info.device))
+            stager = local[name] = Stager(api_for(device))
         return stager
 
     def finish(self, outputs: Any, items: Sequence[Item]) -> list[Output | Failure]:
@@ -92,15 +131,19 @@ class LoadedModel:
 
         Raises WrongLengthError, and whatever the detector raises.
         """
-        answers = list(self.detector.finish(outputs, items))
+        detector = self.detector
+        if isinstance(outputs, _Ran):
+            detector, outputs = outputs.detector, outputs.outputs
+        answers = list(detector.finish(outputs, items))
         if len(answers) != len(items):
             raise WrongLengthError(f"{len(items)} inputs gave {len(answers)} answers")
         return [answer if _finite(answer) else self._not_finite() for answer in answers]
 
     def close(self) -> None:
-        """Let the detector go, and those of its second stage."""
+        """Let the detector go, on every device, and those of its second stage."""
         for one in self.whole:
-            one.detector.close()
+            for detector in one.replicas.values() or (one.detector,):
+                detector.close()
 
     def _not_finite(self) -> Failure:
         return Failure(

@@ -10,7 +10,7 @@ event loop's thread. Who gets which share is decided in `traffic.py`, how versio
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,6 @@ import structlog
 
 from opsin_detectors.api import Item, LoadContext, LoadError, ModelInfo, Prepared, Task
 from opsin_detectors.finder import Found
-from opsin_detectors.finder import load as load_detector
 from opsin_detectors.settings import SettingError
 from opsin_detectors.sources import ModelSpec as SourceSpec
 from opsin_detectors.sources import Resolved, resolve
@@ -30,12 +29,14 @@ from opsin_server.models import memory, traffic
 from opsin_server.models.background import in_background
 from opsin_server.models.decoding import Wish, takes_tensors
 from opsin_server.models.decoding import choose as choose_decoder
+from opsin_server.models.devices import place_of
 from opsin_server.models.following import check as check_followers
 from opsin_server.models.following import following
 from opsin_server.models.loaded import LoadedModel
+from opsin_server.models.replicas import bytes_taken, load_on_each, warm_as
 from opsin_server.models.runtimes import log_decoder, log_runtime
 from opsin_server.models.status import ModelState
-from opsin_server.models.warmup import RUNS, examples, touch, warm_up
+from opsin_server.models.warmup import RUNS, RunAlone, examples, touch, warm_up
 from opsin_server.scheduling.batch import out_of_memory
 from opsin_server.scheduling.queues import ModelTerms
 from opsin_server.scheduling.scheduler import Scheduler
@@ -116,7 +117,6 @@ class Registry:
         found: Mapping[str, Found],
         scheduler: Scheduler,
         *,
-        device: str = "cpu",
         dtype: str = "auto",
         runtime: str = "channels_last",
         threads: int = 1,
@@ -129,7 +129,6 @@ class Registry:
     ) -> None:
         self._found = found
         self._scheduler = scheduler
-        self._device = device
         self._dtype = dtype
         self._runtime = runtime
         self._threads = threads
@@ -291,16 +290,19 @@ class Registry:
         explicit = {"detector": settings.detector} if settings.detector else {}
         spec = SourceSpec(settings.name, settings.source, {**settings.settings, **explicit})
         resolved = resolve(spec, self._found)
-        device, dtype = self._terms(settings)
+        devices, dtype = self._terms(settings)
         size = memory.needed(resolved.source, dtype)
         own = f"{settings.name}@{settings.version}"
         promised = sum(bytes_ for key, bytes_ in list(self._promised.items()) if key != own)
-        if size:
-            memory.refuse_if_short(settings.name, device, size + promised, memory.memory_of(device))
+        for device in devices if size else ():
+            memory.refuse_if_short(settings.name, device, size + promised, memory.memory_of(place_of(device)))
         return resolved, size
 
-    def _terms(self, settings: ModelSettings) -> tuple[str, str]:
-        return settings.device or self._device, settings.dtype or self._dtype
+    def _terms(self, settings: ModelSettings) -> tuple[tuple[str, ...], str]:
+        """Every device that it is to be loaded on, and the type of its weights."""
+        told = settings.device.removeprefix("auto")
+        devices = (told,) if told else self._scheduler.devices_in_use
+        return devices, settings.dtype or self._dtype
 
     async def load(self, version: Version) -> None:
         """Bring a declared version to SERVING, or to FAILED with the reason; never raises for a bad model."""
@@ -327,10 +329,10 @@ class Registry:
         self._check_wanted(version)
         check_followers(version.settings, version.loaded.info, self)
         self._enter(version, ModelState.WARMING)
-        before = memory.taken(version.loaded.info.device)
+        before = bytes_taken(version.loaded)
         for one in reversed(version.loaded.whole):
             await self._warm(version, one)
-        version.work_bytes = max(0, memory.taken(version.loaded.info.device) - before)
+        version.work_bytes = max(0, bytes_taken(version.loaded) - before)
         self._check_wanted(version)
 
     def _check_wanted(self, version: Version) -> None:
@@ -397,20 +399,26 @@ class Registry:
         resolved, size = self.prove(settings)
         self._promised[version.key] = size
         version.detector, version.source = resolved.found.name, resolved.source
-        device, dtype = self._terms(settings)
+        devices, dtype = self._terms(settings)
         context = LoadContext(
             name=settings.name,
             source=resolved.source,
             settings=resolved.settings,
-            device=device,
+            device=devices[0],
             dtype=dtype,
             runtime=settings.runtime or self._runtime,
             threads=self._threads,
             cache=self._cache,
             cache_bytes=self._cache_bytes,
         )
-        detector = load_detector(resolved.found, context)
-        loaded = LoadedModel(settings.name, settings.version, detector, following(settings))
+        on = load_on_each(resolved.found, context, devices)
+        loaded = LoadedModel(
+            settings.name,
+            settings.version,
+            on[devices[0]],
+            following(settings),
+            replicas=on if len(on) > 1 else None,
+        )
         for one in loaded.whole:
             self._choose_decoder(one)
         return loaded
@@ -428,8 +436,11 @@ class Registry:
         measured: dict[int, list[float]] = {}
         pair = None
 
-        def run(pairs: Sequence[tuple[Prepared, Item]]) -> Awaitable[float]:
-            return self._scheduler.run_alone(model.key, model, pairs)
+        def run_on(device: str) -> RunAlone:
+            return lambda pairs: self._scheduler.run_alone(model.key, model, pairs, device=device)
+
+        first, *others_on = model.replicas or ("",)
+        run = run_on(first)
 
         for task in sorted(model.info.tasks):
             pair, *others = await in_background(examples, model, task)
@@ -437,6 +448,8 @@ class Registry:
             largest = warmth.fits
             for other in others:
                 largest = min(largest, await touch(model, other, run, list(warmth.seconds)))
+            for device in others_on:
+                largest = min(largest, await warm_as(warmth.seconds, model, pair, run_on(device), device))
             measured = measured or warmth.seconds
         measured = {size: runs for size, runs in measured.items() if size <= largest}
         self._scheduler.add_model(

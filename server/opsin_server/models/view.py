@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from opsin_server.errors import Failure
+from opsin_server.models.devices import place_of
+from opsin_server.models.loaded import LoadedModel
 from opsin_server.models.memory import memory_of
 from opsin_server.models.registry import Kind, Registry, Version
 from opsin_server.models.status import BatchTime, DeviceStatus, ModelStatus, ServerStatus
@@ -41,15 +43,19 @@ class Catalog:
 
     def server(self) -> ServerStatus:
         """The devices, and the models that no name stands for."""
-        memory = memory_of(self._scheduler.device)
-        device = DeviceStatus(
-            name=self._scheduler.device,
-            lanes=self._scheduler.lanes,
+        devices = tuple(self._device(name) for name in self._scheduler.devices)
+        return ServerStatus(devices, self._default("detect"), self._default("embed"))
+
+    def _device(self, name: str) -> DeviceStatus:
+        memory = memory_of(place_of(name))
+        only = len(self._scheduler.devices) == 1
+        return DeviceStatus(
+            name=name,
+            lanes=self._scheduler.lanes_on(name),
             memory_bytes=memory.total,
             free_memory_bytes=memory.free,
-            busy_share=self._shares.device(self._clock()),
+            busy_share=self._shares.device(self._clock(), "" if only else name),
         )
-        return ServerStatus((device,), self._default("detect"), self._default("embed"))
 
     def _default(self, kind: Kind) -> str:
         try:
@@ -71,6 +77,7 @@ class Catalog:
             detector=version.detector,
             source=version.source,
             info=version.loaded.info if version.loaded else None,
+            device=version.loaded.device if version.loaded else "",
             buckets=self._scheduler.terms(key).buckets if known else (),
             profile=self._profile(key) if known else (),
             traffic_weight=version.weight,
@@ -81,7 +88,7 @@ class Catalog:
             queued=self._scheduler.queues.waiting(key),
             oldest_wait=0.0 if oldest is None else max(0.0, now - oldest),
             busy_share=self._shares.model(key, now),
-            memory_bytes=version.loaded.info.memory_bytes + version.work_bytes if version.loaded else 0,
+            memory_bytes=_bytes(version.loaded) + version.work_bytes if version.loaded else 0,
         )
 
     def _profile(self, key: str) -> tuple[BatchTime, ...]:
@@ -90,3 +97,8 @@ class Catalog:
             BatchTime(size, seconds, TO_P90 * profile.spread(size))
             for size, seconds in sorted(profile.table().items())
         )
+
+
+def _bytes(model: LoadedModel) -> int:
+    """Of its weights, on all devices."""
+    return model.info.memory_bytes * max(1, len(model.replicas))

@@ -22,6 +22,7 @@ from opsin_server.scheduling.batch import out_of_memory
 __all__ = [
     "LONG",
     "RUNS",
+    "RunAlone",
     "Warmth",
     "between",
     "candidate_sizes",

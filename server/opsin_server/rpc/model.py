@@ -152,6 +152,7 @@ def model_message(status: ModelStatus) -> Model:
         )
     if status.info is not None:
         _add_info(message, status.info)
+        message.device = status.device or status.info.device
     return message
 
 
@@ -160,7 +161,6 @@ def _add_info(message: Model, info: ModelInfo) -> None:
     message.classes.extend(info.classes)
     message.default_options.CopyFrom(_default_options(info))
     message.embedding_dimensions = info.embedding_dimensions
-    message.device = info.device
     message.dtype = info.dtype
     message.runtime = info.runtime
     for trial in info.trials:

@@ -109,7 +109,7 @@ def _terms(config: StreamConfig, catalog: Catalog, limits: LimitSettings, signer
     assert model.info is not None
     agreed = StreamTerms(
         stream_id=stream_id,
-        model=ModelRef(model.name, model.version, model.info.device),
+        model=ModelRef(model.name, model.version, model.device),
         info=model.info,
         options=detect_options(config.options, limits, "options"),
         freshness=_freshness(config.freshness),

@@ -85,10 +85,11 @@ class Batch:
     """Entries of one model that run together; a lane's job.
 
     again: the batch is a half of one that failed. charged: somebody pays for its device time; not where it
-    runs only because nothing else would.
+    runs only because nothing else would. device: where it runs, or ran; only, before that, where it has to.
+    avoid: the device that it failed on, where it gets a second chance on another.
     """
 
-    __slots__ = ("again", "charged", "entries", "finished", "inferred", "model", "runner")
+    __slots__ = ("again", "avoid", "charged", "device", "entries", "finished", "inferred", "model", "runner")
 
     def __init__(
         self,
@@ -104,11 +105,14 @@ class Batch:
         self.entries = tuple(entries)
         self.again = again
         self.charged = charged
+        self.device = ""
+        self.avoid = ""
         self.inferred = 0.0
         self.finished = 0.0
 
     def launch(self, lane: Lane) -> object:
         """On the lane: put the inputs on the device and start."""
+        self.device = lane.device
         return self.runner.launch([e.prepared for e in self.entries], lane.local)
 
     def collect(self, lane: Lane, launched: object) -> object:
@@ -131,6 +135,13 @@ class Batch:
         middle = (len(alive) + 1) // 2
         parts = [alive[:middle], alive[middle:]] if len(self.entries) > 1 else [alive]
         return [Batch(self.model, self.runner, part, again=True) for part in parts if part]
+
+    def elsewhere(self) -> "Batch":
+        """The entries that somebody still waits for, for another device than the one it failed on."""
+        alive = [e for e in self.entries if not e.future.done()]
+        batch = Batch(self.model, self.runner, alive, again=True, charged=self.charged)
+        batch.avoid = self.device
+        return batch
 
 
 class WarmUp(Batch):

@@ -6,7 +6,7 @@ Owns their line. Who is served from the queues is the policy's business.
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from opsin_detectors.api import Item, Prepared
 from opsin_server.errors import Failure
@@ -41,10 +41,15 @@ class Bypass:
         """Run these before those that are here, in this order."""
         self._line.extendleft(reversed(batches))
 
-    def next(self) -> Batch | None:
-        """Take out the first one, with those left out who no longer wait."""
-        while self._line:
-            batch = self._line.popleft()
+    def next(self, device: str = "", devices: Collection[str] = ()) -> Batch | None:
+        """Take out the first one for a lane of `device`, with those left out who no longer wait.
+
+        devices: those that have lanes. A batch that is for none of them goes anywhere.
+        """
+        for batch in tuple(self._line):
+            if not _fits(batch, device, devices):
+                continue
+            self._line.remove(batch)
             batch.entries = self._pending.alive(batch)
             if batch.entries:
                 return batch
@@ -66,3 +71,9 @@ class Bypass:
         self._line.clear()
         for batch in tuple(self._alone):
             batch.conclude(failure, 0.0)
+
+
+def _fits(batch: Batch, device: str, devices: Collection[str]) -> bool:
+    if len(devices) < 2:
+        return True
+    return batch.avoid != device and (batch.device in ("", device) or batch.device not in devices)

@@ -35,13 +35,15 @@ log = structlog.get_logger(__name__)
 class LaneOptions:
     """The lanes of a device.
 
-    lanes: how many threads run batches. threads_per_lane: torch threads of each, on a CPU.
+    lanes: how many threads run batches, on each device. threads_per_lane: torch threads of each, on a CPU.
     wide_threads: torch threads of a batch that runs alone; 0: as always.
     depth: batches a lane has room for: 2 where the device computes by itself, so that the next one is
         copied in and launched meanwhile.
     stall_timeout: seconds a batch may run before its lane counts as stalled.
     spare_lanes: how many lost lanes are replaced before the server gives up on the device.
     finish_threads: threads for `finish`; 0 runs it on the lane, which is best where lanes are CPU threads.
+    devices: names of several devices, each with so many lanes that take from the same queues; empty: there is
+        one.
     """
 
     lanes: int = 1
@@ -51,6 +53,12 @@ class LaneOptions:
     stall_timeout: float = 30.0
     spare_lanes: int = 8
     finish_threads: int = 0
+    devices: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> int:
+        """How many devices there are."""
+        return max(1, len(self.devices))
 
 
 class Dispatcher:
@@ -86,8 +94,12 @@ class Dispatcher:
             depth=options.depth,
             spare=options.spare_lanes,
             on_health=on_health,
+            devices=options.devices or ("",),
         )
-        self._finisher = Finisher(options.finish_threads, options.lanes, self._finished_apart)
+        settler.devices = self.fleet
+        self._finisher = Finisher(
+            options.finish_threads, options.lanes * options.places, self._finished_apart
+        )
         self._recovery = Recovery(
             self.fleet, self._finisher, roster, bypass, settler, timeout=options.stall_timeout
         )
@@ -165,9 +177,12 @@ class Dispatcher:
         idle = self.fleet.idle
         while idle:
             lane = idle[-1]
-            batch = self._bypass.next() or self._planned(lane, len(idle)) or self._for_idle(len(idle))
+            batch = self._ahead_of_all(lane) or self._planned(lane, len(idle)) or self._for_idle(len(idle))
             if batch is None:
-                return
+                if not self._bypass:
+                    return
+                idle.pop()  # what waits there is for another device
+                continue
             if batch.runner.light:
                 self._run_here(lane, batch)
             else:
@@ -175,6 +190,9 @@ class Dispatcher:
                 lane.give(batch, threads=self._threads(batch, len(idle)))
         if self._options.depth > 1:
             self._look_ahead()
+
+    def _ahead_of_all(self, lane: Lane) -> Batch | None:
+        return self._bypass.next(lane.device, self.fleet.devices) if self._bypass else None
 
     def _threads(self, batch: Batch, idle: int) -> int:
         """How wide a batch runs that leaves so many lanes idle. A warm-up says so itself."""
@@ -195,10 +213,9 @@ class Dispatcher:
             full = any(queues.waiting(key) >= terms.buckets[-1] for key, terms in queues.terms.items())
             if not self._bypass and not full:
                 return
-            batch = self._bypass.next() or self._planned(lane, 1)
-            if batch is None:
-                return
-            lane.give(batch)
+            batch = self._ahead_of_all(lane) or (self._planned(lane, 1) if full else None)
+            if batch is not None:
+                lane.give(batch)
 
     def _planned(self, lane: Lane, idle: int) -> Batch | None:
         """What the policy picks for a lane. None: it waits, or sleeps."""

@@ -23,7 +23,10 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
-__all__ = ["Job", "Lane", "Report"]
+__all__ = ["DEVICE", "Job", "Lane", "Report"]
+
+DEVICE = "device"
+"""Where `Lane.local` tells jobs which device they are on; not there where all lanes are on one."""
 
 
 class Job(Protocol):
@@ -67,19 +70,27 @@ class Lane:
     report: called on a thread of the lane after each job; must be quick and thread-safe.
     threads: torch threads that one job may use on a CPU; ignored when torch is not loaded.
     depth: jobs that it has room for, 1 or 2.
+    device: what it runs jobs on, where there are several.
     """
 
     def __init__(
-        self, index: int, report: Callable[[Report], None], *, threads: int = 1, depth: int = 1
+        self,
+        index: int,
+        report: Callable[[Report], None],
+        *,
+        threads: int = 1,
+        depth: int = 1,
+        device: str = "",
     ) -> None:
         self.index = index
+        self.device = device
         self.threads = threads
         self.depth = depth
         self.jobs: deque[Job] = deque()
         """What was given and not yet reported, oldest first. Kept by the owner, on the owner's thread."""
         self.since = time.monotonic()
         """When the oldest of them became the oldest."""
-        self.local: dict[str, object] = {}
+        self.local: dict[str, object] = {DEVICE: device} if device else {}
         """What jobs keep on this lane from one to the next: streams, buffers. For the lane's threads."""
         self._report = report
         self._inbox: SimpleQueue[Job | None] = SimpleQueue()

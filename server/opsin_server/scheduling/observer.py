@@ -16,8 +16,11 @@ class Observer(Protocol):
         """An input was queued."""
         ...
 
-    def batch_ran(self, model: str, size: int, seconds: float, *, again: bool) -> None:
-        """A batch left its lane after `seconds`. again: it was a half of one that failed."""
+    def batch_ran(self, model: str, size: int, seconds: float, *, again: bool, device: str) -> None:
+        """A batch left its lane after `seconds`. again: it was a half of one that failed.
+
+        device: where there are several, else empty.
+        """
         ...
 
     def ticket_ended(self, model: str, end: EndOfTicket) -> None:
@@ -29,5 +32,5 @@ class Nobody:
     """Does not listen."""
 
     def ticket_arrived(self, ticket: Ticket) -> None: ...
-    def batch_ran(self, model: str, size: int, seconds: float, *, again: bool) -> None: ...
+    def batch_ran(self, model: str, size: int, seconds: float, *, again: bool, device: str) -> None: ...
     def ticket_ended(self, model: str, end: EndOfTicket) -> None: ...

@@ -59,7 +59,8 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.device = options.device
-        """The device's name."""
+        """The device's name; where there are several, as they were told."""
+        self._devices = options.devices or (options.device,)
         self._observer: Observer = observer or Nobody()
         self._on_health = on_health
         self._clock = clock
@@ -156,16 +157,23 @@ class Scheduler:
         return amended
 
     async def run_alone(
-        self, model: str, runner: Runner, pairs: Iterable[tuple[Prepared, Item]], *, wide: bool = False
+        self,
+        model: str,
+        runner: Runner,
+        pairs: Iterable[tuple[Prepared, Item]],
+        *,
+        wide: bool = False,
+        device: str = "",
     ) -> float:
         """Run a batch past all queues (warm-up) and return its seconds on the lane; raises what it raises.
 
         wide: with all cores, where the lanes are threads of a CPU that leave some to each other.
+        device: on a lane of this one, where there are several.
         """
         if self._dead is not None or self._closed:
             raise failures.owner_lost(self._dead)
         batch = self._bypass.alone(model, runner, pairs)
-        batch.wide = wide
+        batch.wide, batch.device = wide, device
         self._bypass.append(batch)
         self._dispatcher.kick()
         return await batch.done
@@ -210,6 +218,21 @@ class Scheduler:
     def lanes(self) -> int:
         """How many lanes there are."""
         return len(self._dispatcher.fleet)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """What the lanes run on, those included that were given up."""
+        return self._devices
+
+    def lanes_on(self, device: str) -> int:
+        """How many lanes in use a device has."""
+        return self._dispatcher.fleet.count(device if len(self._devices) > 1 else "")
+
+    @property
+    def devices_in_use(self) -> tuple[str, ...]:
+        """Those of `devices` that still run batches."""
+        in_use = self._dispatcher.fleet.devices
+        return tuple(device for device in self._devices if device in in_use) or self._devices
 
     def backlog_seconds(self) -> float:
         """How long the work that waits will keep all lanes busy."""

@@ -1,12 +1,14 @@
 """What becomes of a batch that left its lane: it is charged, learnt from, answered, or taken apart.
 
 The rule of isolation is `batch.py`'s: a batch that failed is split until the failure is alone, and one that
-had no room on the device is split too, and its size remembered as too large. What is to run again goes back
-to the caller; when it runs is not decided here.
+had no room on the device is split too, and its size remembered as too large. Where there are several devices
+a batch that failed on one runs whole on another first: what succeeds there was not the inputs' fault. What is
+to run again goes back to the caller; when it runs is not decided here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import structlog
 
@@ -23,6 +25,30 @@ __all__ = ["Settler"]
 log = structlog.get_logger(__name__)
 
 
+class Devices(Protocol):
+    """What is to be known of where batches run."""
+
+    @property
+    def devices(self) -> Collection[str]:
+        """Those in use; one where nobody said which."""
+        ...
+
+    def fine(self, device: str) -> None:
+        """A batch ran well there."""
+        ...
+
+    def strike(self, device: str) -> None:
+        """A batch failed there, and then did not on another."""
+        ...
+
+
+class _OneDevice:
+    devices = ("",)
+
+    def fine(self, device: str) -> None: ...
+    def strike(self, device: str) -> None: ...
+
+
 class Settler:
     """Settles the batches of one scheduler, on its event loop's thread."""
 
@@ -37,11 +63,13 @@ class Settler:
         self._profiles = profiles
         self._observer = observer
         self._clock = clock
+        self.devices: Devices = _OneDevice()
+        """Where batches run, and may run a second time."""
 
     def charge(self, batch: Batch, seconds: float) -> None:
         """Charge a batch that held its lane for `seconds` to those in it."""
         tickets = tuple(e.ticket for e in batch.entries)
-        self._observer.batch_ran(batch.model, len(tickets), seconds, again=batch.again)
+        self._observer.batch_ran(batch.model, len(tickets), seconds, again=batch.again, device=batch.device)
         if batch.charged:
             self._pending.queues.finished(batch.model, tickets, self._clock(), seconds)
 
@@ -64,6 +92,7 @@ class Settler:
             return []
         if error is not None or answers is None:
             return self._split(batch, error or RuntimeError("no answers"))
+        self._thank(batch)
         self._learn(batch, started)
         size = len(batch.entries)
         for entry, answer in zip(batch.entries, answers, strict=True):
@@ -83,6 +112,12 @@ class Settler:
         for entry in batch.entries:
             self._pending.end(entry, "lost", failure)
 
+    def _thank(self, batch: Batch) -> None:
+        """It ran well where it did; so what it failed on before, if anything, was the device's fault."""
+        self.devices.fine(batch.device)
+        if batch.avoid:
+            self.devices.strike(batch.avoid)
+
     def _learn(self, batch: Batch, started: float) -> None:
         profile = self._profiles.get(batch.model)
         if profile is not None and not batch.again:
@@ -90,6 +125,10 @@ class Settler:
             profile.answered(max(0.0, self._clock() - batch.inferred))
 
     def _split(self, batch: Batch, error: BaseException) -> list[Batch]:
+        if not batch.avoid and any(device != batch.device for device in self.devices.devices):
+            # Whether the inputs or the device are to blame, another device tells.
+            log.warning("batch_failed_on_device", model=batch.model, device=batch.device, error=repr(error))
+            return [again] if (again := batch.elsewhere()).entries else []
         if out_of_memory(error):
             self._remember_bound(batch.model, len(batch.entries) // 2)
         if len(batch.entries) > 1:

@@ -1,0 +1,45 @@
+"""The devices of a server by name: which there are, and how a name is written for torch.
+
+One of them is the rule; several GPUs are told as `cuda:0+cuda:1`, or `cuda:*` for all there are. A name may
+end in `/` and a number that tells apart lanes' devices which are one to torch: stand-ins on a CPU.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["current", "devices_of", "place_of"]
+
+
+def _gpus() -> int:
+    try:
+        import torch
+    except ImportError:
+        return 0
+    return torch.cuda.device_count()
+
+
+def devices_of(wanted: str, gpus: Callable[[], int] = _gpus) -> tuple[str, ...]:
+    """The devices that a setting means: "cuda:*" -> "cuda:0", "cuda:1", ...; one of them where there is none.
+
+    `auto` has been made concrete before.
+    """
+    if wanted == "cuda:*":
+        return tuple(f"cuda:{index}" for index in range(gpus())) or ("cuda:0",)
+    return tuple(dict.fromkeys(wanted.split("+")))
+
+
+def place_of(device: str) -> str:
+    """The device as torch knows it."""
+    return device.partition("/")[0]
+
+
+@contextmanager
+def current(device: str) -> Iterator[None]:
+    """What asks torch for the current GPU meanwhile, on this thread, gets this one."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    import torch
+
+    with torch.cuda.device(place_of(device)):
+        yield
