@@ -7,14 +7,13 @@ gauges are pulled through one callback when somebody scrapes.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-__all__ = ["MethodMetrics", "Metrics", "ModelGauges", "Snapshot"]
+from opsin_server.telemetry.tallies import Histograms, Tallies
 
-M = TypeVar("M", Counter, Histogram)
+__all__ = ["MethodMetrics", "Metrics", "ModelGauges", "Snapshot"]
 
 # From a cached answer to a slow batch on a CPU, in seconds; 1-2.5-5 steps keep it to 15 series a method.
 LATENCY_BUCKETS = (
@@ -71,6 +70,7 @@ class Metrics:
         self.snapshot = snapshot
         """Asked at every scrape; may be set once the rooms that know are built."""
         self.registry = CollectorRegistry()
+        # With every input: tallies. With what is rarer: the library's.
         self._calls = Counter(
             "opsin_calls",
             "Calls that ended, by method, gRPC code and reason (empty when there is none).",
@@ -87,13 +87,11 @@ class Metrics:
         self._in_flight = Gauge(
             "opsin_calls_in_flight", "Calls being served now.", ["method"], registry=self.registry
         )
-        self._frames = _Series(
-            Counter(
-                "opsin_frames",
-                "Frames answered, by outcome and by the reason of those without a result.",
-                ["outcome", "reason"],
-                registry=self.registry,
-            )
+        self._frames = Tallies(
+            "opsin_frames",
+            "Frames answered, by outcome and by the reason of those without a result.",
+            ["outcome", "reason"],
+            self.registry,
         )
         self._failures = Counter(
             "opsin_failures",
@@ -101,56 +99,44 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        self._batch = _Series(
-            Histogram(
-                "opsin_batch_size",
-                "Inputs that ran together.",
-                ["model"],
-                buckets=BATCH_BUCKETS,
-                registry=self.registry,
-            )
+        self._batch = Histograms(
+            "opsin_batch_size",
+            "Inputs that ran together.",
+            ["model"],
+            BATCH_BUCKETS,
+            self.registry,
         )
-        self._batch_seconds = _Series(
-            Histogram(
-                "opsin_batch_seconds",
-                "Time that a batch held its lane, in seconds.",
-                ["model"],
-                buckets=LATENCY_BUCKETS,
-                registry=self.registry,
-            )
+        self._batch_seconds = Histograms(
+            "opsin_batch_seconds",
+            "Time that a batch held its lane, in seconds.",
+            ["model"],
+            LATENCY_BUCKETS,
+            self.registry,
         )
-        self._tickets = _Series(
-            Counter(
-                "opsin_tickets",
-                "Inputs that left the scheduler: answered, failed, cancelled, expired, unmeetable or lost.",
-                ["model", "end"],
-                registry=self.registry,
-            )
+        self._tickets = Tallies(
+            "opsin_tickets",
+            "Inputs that left the scheduler: answered, failed, cancelled, expired, unmeetable or lost.",
+            ["model", "end"],
+            self.registry,
         )
-        self._answers = _Series(
-            Counter(
-                "opsin_model_answers",
-                "Calls, items and frames that a version answered, by reason (empty: with a result).",
-                ["model", "version", "reason"],
-                registry=self.registry,
-            )
+        self._answers = Tallies(
+            "opsin_model_answers",
+            "Calls, items and frames that a version answered, by reason (empty: with a result).",
+            ["model", "version", "reason"],
+            self.registry,
         )
-        self._answer_seconds = _Series(
-            Histogram(
-                "opsin_model_answer_seconds",
-                "Time that these took, in seconds; only those with a result.",
-                ["model", "version"],
-                buckets=LATENCY_BUCKETS,
-                registry=self.registry,
-            )
+        self._answer_seconds = Histograms(
+            "opsin_model_answer_seconds",
+            "Time that these took, in seconds; only those with a result.",
+            ["model", "version"],
+            LATENCY_BUCKETS,
+            self.registry,
         )
-        self._shadows = _Series(
-            Counter(
-                "opsin_shadow",
-                "Copies of calls for a shadow version, by outcome: same, different, failed, dropped.",
-                ["model", "outcome"],
-                registry=self.registry,
-            )
+        self._shadows = Tallies(
+            "opsin_shadow",
+            "Copies of calls for a shadow version, by outcome: same, different, failed, dropped.",
+            ["model", "outcome"],
+            self.registry,
         )
         self.registry.register(_Live(self))
 
@@ -164,27 +150,27 @@ class Metrics:
 
     def frame(self, outcome: str, reason: str = "") -> None:
         """A frame was answered: `result`, `dropped` or `failed`."""
-        self._frames.of(outcome, reason).inc()
+        self._frames.add(outcome, reason)
 
     def ticket(self, model: str, end: str) -> None:
         """An input left the scheduler: answered, failed, cancelled, expired, unmeetable or lost."""
-        self._tickets.of(model, end).inc()
+        self._tickets.add(model, end)
 
     def batch(self, model: str, size: int, seconds: float) -> None:
         """A batch ran."""
-        self._batch.of(model).observe(size)
-        self._batch_seconds.of(model).observe(seconds)
+        self._batch.observe(size, model)
+        self._batch_seconds.observe(seconds, model)
 
     def answered(self, model: str, version: int, reason: str, seconds: float) -> None:
         """A version answered a call, an item or a frame; reason: why not with a result, else empty."""
         number = str(version)
-        self._answers.of(model, number, reason).inc()
+        self._answers.add(model, number, reason)
         if not reason:
-            self._answer_seconds.of(model, number).observe(seconds)
+            self._answer_seconds.observe(seconds, model, number)
 
     def shadow(self, model: str, outcome: str) -> None:
         """A copy for a shadow ended: same, different, failed or dropped. model: its key, `name@3`."""
-        self._shadows.of(model, outcome).inc()
+        self._shadows.add(model, outcome)
 
     def forget(self, model: str, version: int) -> None:
         """A version is gone, and so are its series: names that come and go must not pile up."""
@@ -195,26 +181,6 @@ class Metrics:
             tickets.forget(model=key)
         self._answers.forget(model=model, version=number)
         self._answer_seconds.forget(model=model, version=number)
-
-
-class _Series(Generic[M]):
-    """The series of a metric by their labels, each looked up once: that takes longer than to count does."""
-
-    def __init__(self, metric: M) -> None:
-        self._metric: M = metric
-        self._known: dict[tuple[str, ...], M] = {}
-
-    def of(self, *labels: str) -> M:
-        """One series."""
-        series = self._known.get(labels)
-        if series is None:
-            series = self._known[labels] = self._metric.labels(*labels)
-        return series
-
-    def forget(self, **labels: str) -> None:
-        """Drop every series with these labels."""
-        self._metric.remove_by_labels(labels)
-        self._known.clear()
 
 
 class MethodMetrics:
