@@ -64,9 +64,9 @@ FEW_DETECTIONS = 100
 _ANY_IMAGE: Source = EncodedImage(b"")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ready:
-    """Inputs that came out of the CPU pool.
+    """Inputs that came out of the CPU pool. Never changed; a frozen one takes three times as long to make.
 
     width, height: of the upright original, 0 for text. image: kept only for a second stage that crops it.
     decoded, at: clock seconds at the end of decoding and of preparing.
@@ -86,9 +86,9 @@ class _Ready:
         return sum(getattr(array, "nbytes", 0) for array in arrays)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Looks:
-    """One source to be looked at by one model, once per region."""
+    """One source to be looked at by one model, once per region. Never changed; see `_Ready`."""
 
     model: LoadedModel
     source: Source
@@ -157,12 +157,12 @@ class Pipeline:
             keep_image=bool(seconds),
             watcher=watcher,
         )
+        if watcher is not None or self._is_quick(looks):  # a frame of a stream is like no other
+            return await self._detect(looks, call.caller, seconds, call.options.regions, watch)
 
         async def compute(caller: Caller, watch: Stopwatch) -> DetectAnswer:
             return await self._detect(looks, caller, seconds, call.options.regions, watch)
 
-        if watcher is not None or self._is_quick(looks):  # a frame of a stream is like no other
-            return await compute(call.caller, watch)
         others = tuple(s.model.key for s in seconds if s.model not in model.whole)
         question = Question("detect", task, (model.key, *others), options, call.options.regions)
         asked = Asked(question, call.source, _ref(model), call.options.skip_cache)
@@ -257,16 +257,17 @@ class Pipeline:
         pixels: grows by what is held of the budget: until the answers all of it, then the kept image.
         """
         with self._gate.admit(looks.model.key, len(looks.regions), caller) as place:
-            pixels.grow(self._decoded_bytes(looks))
-            watch.admitted()
-            if looks.instant:
+            if looks.instant:  # it allocates no pixels
+                watch.admitted()
                 ready = _make_ready(looks, self._limits)
             else:
+                pixels.grow(self._decoded_bytes(looks))
+                watch.admitted()
                 patient = caller.priority is not Priority.INTERACTIVE
                 ready = await self._pool.run(
                     _make_ready, looks, self._limits, flow=caller.flow, patient=patient
                 )
-            pixels.shrink(ready.held_bytes)
+                pixels.shrink(ready.held_bytes)
             watch.ready(ready.decoded, ready.at)
             inputs = pairs(ready.prepared, looks.task, looks.options, (ready.width, ready.height))
             if looks.watcher is not None:
@@ -297,10 +298,13 @@ def _make_ready(looks: _Looks, limits: MediaLimits) -> _Ready:
     decoded = time.monotonic()
     if looks.watcher is not None:
         looks.watcher.decoded(image)
-    parts = [image if region == WHOLE else crop(image, region) for region in looks.regions]
-    ready = tuple(prepare(model, part, looks.task, options) for part in parts)
+    ready = tuple(prepare(model, _part(image, region), looks.task, options) for region in looks.regions)
     kept = image if looks.keep_image else None
     return _Ready(ready, decoded, time.monotonic(), image.width, image.height, kept)
+
+
+def _part(image: ImageInput, region: Box) -> ImageInput:
+    return image if region is WHOLE or region == WHOLE else crop(image, region)
 
 
 def _assemble(

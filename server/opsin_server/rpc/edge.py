@@ -38,6 +38,7 @@ Send = Callable[[Message], Awaitable[None]]
 QUIET = 0.1
 """Seconds. Whoever got the last answer may send the next call at once; after these nobody is about to."""
 
+_END: Any = getattr(grpc.aio, "EOF")  # noqa: B009  which its type stubs have forgotten
 _REQUEST_ID_HEADER = "x-request-id"
 _OURS, _NUMBERS = secrets.token_hex(6), itertools.count()
 """Chance tells servers apart, and a number their calls: chance for each would cost a call of the system."""
@@ -130,7 +131,7 @@ class Edge:
         counters = self.metrics.method(method)
         most = self._most_fields(kind)
 
-        async def handle(messages: AsyncIterator[bytes], context: Context) -> None:
+        async def handle(_: AsyncIterator[bytes], context: Context) -> None:
             call = self._open(method, context, counters)
 
             async def send(message: Message) -> None:
@@ -138,7 +139,7 @@ class Edge:
 
             try:
                 self._let_in()
-                await behaviour(_parsed(kind, messages, most), send, call)
+                await behaviour(_parsed(kind, context, most), send, call)
             except BaseException as error:
                 await self._fail(error, call, context, counters, timed=False)
             self._done(call, context, counters, timed=False)
@@ -222,8 +223,9 @@ def parse(kind: type[Request], data: bytes, most: int = MOST_FIELDS) -> Request:
         raise Failure(Reason.MALFORMED_REQUEST, message) from None
 
 
-async def _parsed(kind: type[Request], messages: AsyncIterator[bytes], most: int) -> AsyncIterator[Request]:
-    async for data in messages:
+async def _parsed(kind: type[Request], context: Context, most: int) -> AsyncIterator[Request]:
+    """The messages of a stream; gRPC's own iterator over them is one generator more to go through."""
+    while (data := await context.read()) is not _END:
         yield parse(kind, data, most)
 
 

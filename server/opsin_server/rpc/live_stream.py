@@ -47,6 +47,7 @@ Requests = AsyncIterator[StreamDetectRequest]
 _NO_ROOM = (Reason.MEMORY_LIMIT, Reason.QUEUE_FULL)
 _CROWDED = 0.01  # seconds between two looks at whether there is memory for another decoded picture
 _FEW_SIGHTINGS = 25  # to track so many takes the event loop no longer than a hop to a thread and back
+_SENT = ev.ReplySent()
 _log = structlog.get_logger("opsin.stream")
 
 
@@ -149,13 +150,14 @@ class LiveStream:
         if self._telling:
             return
         self._telling = self._on_the_spot = True
+        session = self._session
         try:
             while self._told:
-                for action in self._session.receive(self._told.popleft(), time.monotonic()):
+                for action in session.receive(self._told.popleft(), time.monotonic()):
                     self._act(action)
         finally:
             self._telling = False
-        wake_at = self._session.wake_at
+        wake_at = session.wake_at
         if wake_at != self._wake_at:
             self._arm(wake_at)
 
@@ -334,7 +336,7 @@ class LiveStream:
         while (action := await self._posted()) is not None:
             await send(await self._message(action))
             if isinstance(action, ev.Send):
-                self.tell(ev.ReplySent())
+                self.tell(_SENT)
 
     async def _posted(self) -> ev.Action | None:
         while not self._outbox:

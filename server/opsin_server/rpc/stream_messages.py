@@ -25,10 +25,11 @@ __all__ = ["FrameIn", "frame_in", "go_away", "ready", "reply"]
 _NANO = 10**9
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FrameIn:
-    """A frame as it came. One of source and packet is there, unless something is wrong: failure.
+    """A frame as it came; never changed, like an event.
 
+    One of source and packet is there, unless something is wrong: failure.
     captured: nanoseconds. options: of this frame alone. size: bytes that it holds.
     """
 
@@ -105,9 +106,11 @@ def reply(send: ev.Send) -> StreamDetectResponse:
         case ev.Result(answer, reused_from):
             result = message.result
             result.sequence, result.reused_from = send.sequence, reused_from
-            fill_detect(result.response, answer)
-            result.response.timings.total_us = microseconds(send.at - send.arrival)
-            result.response.timings.order_us = microseconds(send.order)
+            response = result.response
+            fill_detect(response, answer)
+            timings = response.timings
+            timings.total_us = microseconds(send.at - send.arrival)
+            timings.order_us = microseconds(send.order)
             _stamp(result.capture_time, send)
             result.age.FromMicroseconds(round(send.age * 1e6))
         case ev.Dropped(reason):

@@ -19,9 +19,9 @@ class Priority(IntEnum):
     BULK = 2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Ticket:
-    """One input waiting for one model.
+    """One input waiting for one model. Never changed; not frozen, as that makes it take longer to make.
 
     id: unique in this process, increasing.
     model: key of the loaded model, `name@version`.

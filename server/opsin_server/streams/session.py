@@ -140,6 +140,8 @@ class StreamSession:
     def wake_at(self) -> float:
         """When to send a `Tick`; infinite when nothing depends on time."""
         waiting = self._frames.waiting
+        if not waiting and not self._aging:
+            return math.inf
         again = waiting[0].not_before if waiting else -math.inf
         times = [again] if again > -math.inf else []
         if self._aging:
@@ -166,6 +168,8 @@ class StreamSession:
                 self._arrived(event, now)
             case ev.ReplySent(count):
                 self._unsent -= count
+            case ev.FrameAnswered(sequence, answer):
+                self._settle_known(sequence, ev.Result(answer), now)
             case ev.ConfigReceived() | ev.UpdateReceived() | ev.ClientErred() | ev.ClientClosed():
                 self._told(event, now)
             case ev.LoadChanged(max_in_flight):
@@ -240,8 +244,6 @@ class StreamSession:
                 self._ready(sequence, now)
             case ev.FrameStarted(sequence):
                 self._started(sequence, now)
-            case ev.FrameAnswered(sequence, answer):
-                self._settle_known(sequence, ev.Result(answer), now)
             case ev.FrameReused(sequence, reused_from, answer):
                 self._settle_known(sequence, ev.Result(answer, reused_from), now)
             case ev.FrameFailed():
@@ -359,14 +361,17 @@ class StreamSession:
 
     def _advance(self, now: float) -> None:
         """Everything that has become possible."""
+        frames = self._frames
         if self._aging:
             self._drop_old(now)
-        if self._frames.chain and not self._decoding:
+        if frames.chain and not self._decoding:
             self._decode()
-        if self._frames.waiting:
+        if frames.waiting:
             self._submit(now)
-        self._reply(now)
-        self._finish()
+        if frames.line:
+            self._reply(now)
+        if self._state is State.DRAINING and not frames.line:
+            self._finish()
         self._set_reading()
 
     def _drop_old(self, now: float) -> None:
@@ -412,7 +417,8 @@ class StreamSession:
         if refresh:
             self._refreshed = now
         self._unsent += 1
-        self._granted = max(self._granted - 1, self.max_in_flight)
+        window = self.max_in_flight
+        self._granted = max(self._granted - 1, window)
         assert frame.outcome is not None
         self._out.append(
             ev.Send(
@@ -423,7 +429,7 @@ class StreamSession:
                 at=now,
                 age=now - frame.arrival + frame.late,
                 order=now - frame.settled,
-                max_in_flight=self.max_in_flight,
+                max_in_flight=window,
                 refresh=refresh,
             )
         )
@@ -435,12 +441,12 @@ class StreamSession:
             self._out.append(ev.ResumeReading() if wanted else ev.PauseReading())
 
     def _full(self) -> bool:
-        unsent = self.unsent
+        limits, frames, unsent = self._limits, self._frames, self.unsent
         return (
-            unsent >= self._limits.most_unsent
-            or self._frames.bytes >= self._limits.most_bytes
-            or len(self._frames.chain) >= self.max_in_flight
-            or (unsent >= self._window and not self._rule.drops)
+            (unsent >= self._window and not self._rule.drops)
+            or unsent >= limits.most_unsent
+            or frames.bytes >= limits.most_bytes
+            or (bool(frames.chain) and len(frames.chain) >= self.max_in_flight)
         )
 
     # -- the end -----------------------------------------------------------------------------------------
@@ -458,9 +464,7 @@ class StreamSession:
         self._failure = failure
 
     def _finish(self) -> None:
-        """When all that was accepted is answered, the stream is over."""
-        if self._state is not State.DRAINING or self._frames.line:
-            return
+        """All that was accepted is answered: the stream is over."""
         if self._go_away is not None:
             self._out.append(ev.SendGoAway(self._go_away, self._last))
         self._end(ev.End(self._failure))
