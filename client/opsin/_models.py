@@ -90,6 +90,7 @@ class Model:
     failure: why it is FAILED. classes: names by class id. buckets: the batch sizes it runs. traffic_weight:
     its share of calls that name no version. labels: the labels that lead to it. load_time: seconds until it
     was SERVING, None before. serving_since: Unix seconds. queued, oldest_wait_us, busy_share (0..1): live.
+    decoder: what decodes its JPEGs, where there was a choice.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Model:
     flag_threshold: float
     serving_since: float | None
     trials: tuple[RuntimeTrial, ...] = ()
+    decoder: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"

@@ -205,6 +205,7 @@ def model(message: pb.Model) -> Model:
             RuntimeTrial(one.runtime, one.dtype, _steps(one.times), one.chosen, one.verdict)
             for one in message.trials
         ),
+        decoder=message.decoder,
     )
 
 

@@ -144,6 +144,7 @@ def _facts(model: "Model") -> dict[str, str]:
         else "",
         "runs on": " ".join(part for part in (model.device, model.dtype, model.runtime) if part),
         "tried": _tried(model),
+        "JPEGs by": model.decoder,
         "speed": ", ".join(f"{one.median_us / 1000:.1f} ms at {one.batch_size}" for one in model.profile),
         "traffic": str(model.traffic_weight),
         "labels": ", ".join(model.labels),

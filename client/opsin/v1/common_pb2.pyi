@@ -266,7 +266,7 @@ class ModelRef(_message.Message):
     version: _builtins.int
     """Its version, 1 or above: what the weights or the label of the request came to."""
     device: _builtins.str
-    """The device it runs on, as in `Device.name`: `cpu`, `cuda:0`."""
+    """The device it runs on, as in `Device.name`: `cpu`, `cuda:0`. Several are joined by `+`."""
     def __init__(
         self,
         *,

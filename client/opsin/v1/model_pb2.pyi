@@ -136,6 +136,7 @@ class Model(_message.Message):
     FLAG_THRESHOLD_FIELD_NUMBER: _builtins.int
     SERVING_SINCE_FIELD_NUMBER: _builtins.int
     TRIALS_FIELD_NUMBER: _builtins.int
+    DECODER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, `[a-z0-9][a-z0-9._-]{0,63}`."""
     version: _builtins.int
@@ -149,7 +150,7 @@ class Model(_message.Message):
     embedding_dimensions: _builtins.int
     """The length of its vectors. 0: it does not embed."""
     device: _builtins.str
-    """The device it runs on, as in `Device.name`: `cpu`, `cuda:0`."""
+    """The device it runs on, as in `Device.name`: `cpu`, `cuda:0`. Several are joined by `+`."""
     dtype: _builtins.str
     """The type of its weights: `float32`, `bfloat16`, `float16`, `int8`. Empty: not applicable."""
     runtime: _builtins.str
@@ -172,6 +173,8 @@ class Model(_message.Message):
     """Whether it is the shadow of its name: it gets a copy of every request, and its answers are thrown away."""
     flag_threshold: _builtins.float
     """The sum of these scores from which an input is flagged, such as 0.7. 0 when it flags nothing."""
+    decoder: _builtins.str
+    """What decodes its JPEGs: `cpu`, `nvjpeg`. Empty: it takes none, or pixels from the CPU only."""
     @_builtins.property
     def failure(self) -> _status_pb2.Status:
         """Why it is FAILED. Unset otherwise."""
@@ -250,10 +253,11 @@ class Model(_message.Message):
         flag_threshold: _builtins.float = ...,
         serving_since: _timestamp_pb2.Timestamp | None = ...,
         trials: _abc.Iterable[Global___RuntimeTrial] | None = ...,
+        decoder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_options", b"default_options", "failure", b"failure", "load_time", b"load_time", "serving_since", b"serving_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "busy_share", b"busy_share", "classes", b"classes", "default_options", b"default_options", "detector", b"detector", "device", b"device", "dtype", b"dtype", "embedding_dimensions", b"embedding_dimensions", "failure", b"failure", "flag_classes", b"flag_classes", "flag_threshold", b"flag_threshold", "labels", b"labels", "load_time", b"load_time", "memory_bytes", b"memory_bytes", "name", b"name", "oldest_wait_us", b"oldest_wait_us", "profile", b"profile", "queued", b"queued", "runtime", b"runtime", "serving_since", b"serving_since", "shadow", b"shadow", "source", b"source", "state", b"state", "tasks", b"tasks", "traffic_weight", b"traffic_weight", "trials", b"trials", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "busy_share", b"busy_share", "classes", b"classes", "decoder", b"decoder", "default_options", b"default_options", "detector", b"detector", "device", b"device", "dtype", b"dtype", "embedding_dimensions", b"embedding_dimensions", "failure", b"failure", "flag_classes", b"flag_classes", "flag_threshold", b"flag_threshold", "labels", b"labels", "load_time", b"load_time", "memory_bytes", b"memory_bytes", "name", b"name", "oldest_wait_us", b"oldest_wait_us", "profile", b"profile", "queued", b"queued", "runtime", b"runtime", "serving_since", b"serving_since", "shadow", b"shadow", "source", b"source", "state", b"state", "tasks", b"tasks", "traffic_weight", b"traffic_weight", "trials", b"trials", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,7 +21,10 @@ _PARTS = 16
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a model comes from. folder: where the detector's code, and weights packed with it, lie."""
+    """Where a model comes from. folder: where the detector's code, and weights packed with it, lie.
+
+    decoder: of its pictures, where that is not the CPU's, whose pixels others match only nearly.
+    """
 
     detector: str
     source: str
@@ -29,6 +32,7 @@ class Origin:
     info: ModelInfo
     release: str
     folder: Path | None = None
+    decoder: str = ""
 
 
 def identity(origin: Origin) -> bytes:
@@ -42,7 +46,7 @@ def identity(origin: Origin) -> bytes:
         sorted(origin.settings.items()),
         sorted(info.tasks),
         info.classes,
-        (info.device.partition(":")[0], info.dtype, info.runtime),
+        (info.device.partition(":")[0], info.dtype, info.runtime, origin.decoder),
         (info.input, info.decode_size, info.embedding_dimensions),
         (info.defaults.min_score, info.defaults.iou_threshold),
         info.flag and (sorted(info.flag.classes), info.flag.threshold),

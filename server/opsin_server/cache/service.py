@@ -78,6 +78,7 @@ class CacheService:
                 info=version.loaded.info,
                 release=self._release,
                 folder=self._folders.get(version.detector),
+                decoder=version.loaded.decoder.name if version.loaded.decoder else "",
             )
             self._reading[version.key] = asyncio.create_task(self._read(version.key, origin))
 

@@ -72,6 +72,8 @@ class LoadedModel:
         """Models of the server that look at what this one finds, too."""
         self.decoder: DeviceDecoder | None = None
         """What decodes its pictures on its device; None: the CPU does."""
+        self.decoded_by = ""
+        """The decoder's name, for people; empty where there was no choice."""
 
     @property
     def device(self) -> str:

@@ -427,7 +427,7 @@ class Registry:
         """On the loader's thread. Raises LoadError where the device was told to decode and cannot."""
         if takes_tensors(model.info):
             choice = choose_decoder(model.detector, self._decode, threads=self._cpu_threads)
-            model.decoder = choice.decoder
+            model.decoder, model.decoded_by = choice.decoder, choice.name
             log_decoder(model.key, choice)
 
     async def _warm(self, version: Version, model: LoadedModel) -> None:

@@ -42,7 +42,7 @@ class ModelStatus:
     load_time: seconds of loading and warming up, None until SERVING.
     serving_since: seconds since the epoch.
     oldest_wait: seconds; busy_share: 0..1 of its lanes' time over the last seconds.
-    device: what it runs on, several joined by “+”.
+    device: what it runs on, several joined by “+”. decoder: what decodes its JPEGs, where there was a choice.
     memory_bytes: its weights, and what warming up took beside them; 0 until it is loaded.
     """
 
@@ -54,6 +54,7 @@ class ModelStatus:
     source: str = ""
     info: ModelInfo | None = None
     device: str = ""
+    decoder: str = ""
     buckets: tuple[int, ...] = ()
     profile: tuple[BatchTime, ...] = ()
     traffic_weight: int = 0

@@ -78,6 +78,7 @@ class Catalog:
             source=version.source,
             info=version.loaded.info if version.loaded else None,
             device=version.loaded.device if version.loaded else "",
+            decoder=version.loaded.decoded_by if version.loaded else "",
             buckets=self._scheduler.terms(key).buckets if known else (),
             profile=self._profile(key) if known else (),
             traffic_weight=version.weight,

@@ -136,6 +136,7 @@ def model_message(status: ModelStatus) -> Model:
         oldest_wait_us=microseconds(status.oldest_wait),
         busy_share=status.busy_share,
         shadow=status.shadow,
+        decoder=status.decoder,
         memory_bytes=status.memory_bytes,
     )
     if status.failure is not None:

@@ -17,6 +17,7 @@ from opsin.v1 import (
     DetectOptions,
     DetectRequest,
     Frame,
+    GetModelRequest,
     Image,
     ReuseSimilar,
     StreamConfig,
@@ -191,6 +192,8 @@ async def test_frames_of_a_stream_are_decoded_there_too_and_likeness_is_seen(
     asked = device_codec.install(monkeypatch)
     async with serving(small("nanodet"), detectors=DEVICE) as server:
         asked.clear()
+        told = await server.models.GetModel(GetModelRequest(name="nanodet"))
+        assert told.model.decoder == device_codec.NAME
         reuse = ReuseSimilar()
         reuse.max_hold.FromSeconds(60)
         stream = server.inference.StreamDetect(timeout=60)

@@ -303,6 +303,7 @@ def test_a_model_is_another_when_its_files_settings_or_precision_are(tmp_path: P
     assert identity(replace(origin, settings={"a": "2"})) != first
     assert identity(replace(origin, info=replace(origin.info, dtype="bfloat16"))) != first
     assert identity(replace(origin, release="1.1")) != first
+    assert identity(replace(origin, decoder="nvjpeg")) != first
     weights.write_bytes(b"two")
     assert identity(origin) != first
 
