@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from opsin_detectors.api import Box, ImageInput
+from opsin_server.media.device import tight
 
 __all__ = ["crop"]
 
@@ -20,7 +21,7 @@ def crop(image: ImageInput, region: Box) -> ImageInput:
     x_min, x_max = _span(region.x_min, region.x_max, image.width)
     y_min, y_max = _span(region.y_min, region.y_max, image.height)
     part = image.pixels[top:bottom, left:right]
-    pixels = np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part.contiguous()
+    pixels = np.ascontiguousarray(part) if isinstance(part, np.ndarray) else tight(part)
     return ImageInput(pixels, x_max - x_min, y_max - y_min)
 
 

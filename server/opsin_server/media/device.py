@@ -5,11 +5,14 @@ CPU's decoder has the file. It gives nothing for whatever it is not certain abou
 answered or refused does not hang on where a picture was decoded. Torch is loaded only by those who have a
 device.
 
-Work is issued to the stream that is current on the calling thread, the same one for all threads of the CPU
-pool, and is done when a function here returns: what other streams read afterwards is there.
+Each thread issues its work to a stream of its own (`working`), which is idle again when a function here
+returns. What other streams read afterwards is there; and a decoder that writes its pixels without waiting for
+earlier work of the thread's stream, as torchvision's does, is never given memory that is still read.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from opsin_server.media.exif import upright_size
 from opsin_server.media.header import Header
 from opsin_server.media.plain_jpeg import is_plain
 
-__all__ = ["Codec", "DeviceDecoder", "NoCodecError", "at_home", "is_tensor", "open_codec", "settle"]
+__all__ = ["Codec", "DeviceDecoder", "NoCodecError", "at_home", "is_tensor", "open_codec", "tight", "working"]
 
 log = structlog.get_logger(__name__)
 
@@ -55,12 +58,13 @@ class DeviceDecoder:
         if not is_plain(data, header):
             return None
         try:
-            pixels = self._codec(data)
-            if tuple(pixels.shape) != (header.height, header.width, 3) or _painted_over(pixels):
-                return None
-            upright = _upright(pixels, header.orientation)
-            settle(upright)
+            with working(self.device):
+                pixels = self._codec(data)
+                if tuple(pixels.shape) != (header.height, header.width, 3) or _painted_over(pixels):
+                    return None
+                upright = _upright(pixels, header.orientation)
         except RuntimeError as error:  # torch's own for all of them: a file it cannot read, want of memory
+            _calm(self.device)
             self._note(error)
             return None
         return ImageInput(upright, *upright_size(header.width, header.height, header.orientation))
@@ -108,12 +112,39 @@ def at_home(image: ImageInput) -> ImageInput:
     return ImageInput(np.ascontiguousarray(tensor.cpu().numpy()), image.width, image.height)
 
 
-def settle(tensor: Any) -> None:
-    """Wait until what was issued on this thread for a tensor's device is done."""
-    if tensor.device.type == "cuda":
+def tight(tensor: Any) -> Any:
+    """A copy whose rows lie close together; the tensor itself where they do."""
+    with working(str(tensor.device)):
+        return tensor.contiguous()
+
+
+_own = threading.local()
+
+
+@contextmanager
+def working(device: str) -> Iterator[None]:
+    """What this thread issues to a GPU meanwhile goes to a stream of its own, and is done at the end."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    import torch
+
+    streams = _own.__dict__
+    stream = streams.get(device) or streams.setdefault(device, torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        try:
+            yield
+        finally:
+            stream.synchronize()
+
+
+def _calm(device: str) -> None:
+    """Wait for a GPU: a decoder that failed may still write to memory that was given back."""
+    if device.startswith("cuda"):
         import torch
 
-        torch.cuda.current_stream(tensor.device).synchronize()
+        with suppress(RuntimeError):  # it is lost; the lanes will say so
+            torch.cuda.synchronize(device)
 
 
 def _painted_over(pixels: Any) -> bool:

@@ -19,7 +19,7 @@ from opsin_detectors.api import Detector, ImageInput, LoadError, ModelInfo, Prep
 from opsin_server.calls import EncodedImage
 from opsin_server.media import device as devices
 from opsin_server.media.decode import decode
-from opsin_server.media.device import DeviceDecoder, NoCodecError, at_home, settle
+from opsin_server.media.device import DeviceDecoder, NoCodecError, at_home, working
 from opsin_server.media.header import MediaLimits
 
 __all__ = ["ALIKE", "Choice", "Wish", "choose", "takes_tensors"]
@@ -137,10 +137,8 @@ def _check_prepared(one: Prepared, other: Prepared, decoder: DeviceDecoder) -> N
 
 def _prepared(detector: Detector, image: ImageInput) -> Prepared:
     info = detector.info
-    prepared = detector.prepare(image, min(info.tasks), info.defaults)
-    if devices.is_tensor(image.pixels):
-        settle(image.pixels)
-    return prepared
+    with working(info.device if devices.is_tensor(image.pixels) else ""):
+        return detector.prepare(image, min(info.tasks), info.defaults)
 
 
 def _seconds(

@@ -13,7 +13,7 @@ import numpy as np
 
 from opsin_detectors.api import Detector, ImageInput, Input, Item, Options, Output, Prepared, Stage, Task
 from opsin_server.errors import Failure, Reason
-from opsin_server.media.device import DeviceDecoder, at_home, is_tensor, settle
+from opsin_server.media.device import DeviceDecoder, at_home, is_tensor, working
 from opsin_server.models.following import Following
 from opsin_server.models.staging import Launched, Stager, api_for
 from opsin_server.scheduling.batch import WrongLengthError, out_of_memory
@@ -92,13 +92,12 @@ class LoadedModel:
         if self.decoder is None or not self.decoder.is_home_of(source.pixels):
             return self.detector.prepare(at_home(source), task, options)
         try:
-            prepared = self.detector.prepare(source, task, options)
-            settle(source.pixels)
+            with working(self.decoder.device):
+                return self.detector.prepare(source, task, options)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            prepared = self.detector.prepare(at_home(source), task, options)
-        return prepared
+        return self.detector.prepare(at_home(source), task, options)
 
     def launch(self, prepared: Sequence[Prepared], local: dict[str, object]) -> Any:
         """Start one batch, on a lane's thread: stack, move, infer."""

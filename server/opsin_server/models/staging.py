@@ -139,7 +139,7 @@ class CudaApi:
     def stack(self, rows: Sequence[Any]) -> Any:
         here = [row.to(self._device, non_blocking=True) for row in rows]
         for row in {id(row): row for row in (*rows, *here) if row.is_cuda}.values():
-            # Allocated on the stream of whoever prepared it, read on this one.
+            # Allocated on the stream of the thread that prepared it, read on this one.
             row.record_stream(self._torch.cuda.current_stream(row.device))
         batch = self._torch.stack(here)
         batch.record_stream(self._compute)

@@ -1,5 +1,9 @@
 """A device's decoder gives what the CPU's gives, upright, or leaves the file to it."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,7 @@ import device_codec
 from opsin_detectors.api import Box, ImageInput
 from opsin_server.calls import EncodedImage
 from opsin_server.errors import Failure
+from opsin_server.media import device
 from opsin_server.media.crop import crop
 from opsin_server.media.decode import decode
 from opsin_server.media.device import Codec, DeviceDecoder, NoCodecError, at_home, is_tensor, open_codec
@@ -102,3 +107,58 @@ def test_a_tensor_is_at_home_on_its_own_device_only() -> None:
 def test_a_cpu_has_no_codec_of_its_own() -> None:
     with pytest.raises(NoCodecError, match="nothing decodes on cpu"):
         open_codec("cpu")
+
+
+class Streams:
+    """torch.cuda's, taking notes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[str] = []
+        self.made = 0
+        monkeypatch.setattr(torch.cuda, "Stream", self.make)
+        monkeypatch.setattr(torch.cuda, "stream", self.entered)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda which: self.log.append(f"all of {which} done"))
+        monkeypatch.setattr(device, "_own", threading.local())
+
+    def make(self, which: str) -> Any:
+        self.made += 1
+        stream = SimpleNamespace(name=f"{which} {self.made}")
+        stream.synchronize = lambda: self.log.append(f"{stream.name} done")
+        return stream
+
+    @contextmanager
+    def entered(self, stream: Any) -> Iterator[None]:
+        self.log.append(f"{stream.name} in")
+        yield
+        self.log.append(f"{stream.name} out")
+
+
+def test_a_threads_work_is_on_its_own_stream_and_done_when_it_hands_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    streams = Streams(monkeypatch)
+    for _ in range(2):
+        with device.working("cuda:0"):
+            streams.log.append("work")
+    other = threading.Thread(target=lambda: device.working("cuda:0").__enter__())
+    other.start()
+    other.join()
+    first = ["cuda:0 1 in", "work", "cuda:0 1 done", "cuda:0 1 out"]
+    assert streams.log[:8] == first * 2
+    assert streams.log[8] == "cuda:0 2 in"
+
+
+def test_work_that_fails_is_waited_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = Streams(monkeypatch)
+    with pytest.raises(ValueError, match="odd"), device.working("cuda:0"):
+        raise ValueError("odd")
+    assert "cuda:0 1 done" in streams.log
+
+
+def test_after_a_failure_the_device_is_waited_for_before_its_memory_is_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    streams, data = Streams(monkeypatch), coffee()
+    decoder = DeviceDecoder("test", "cuda:0", _fails)
+    assert decoder.decode(data, read_header(data, LIMITS)) is None
+    assert streams.log[-2:] == ["cuda:0 1 done", "all of cuda:0 done"]
