@@ -5,7 +5,7 @@ end in `/` and a number that tells apart lanes' devices which are one to torch: 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 __all__ = ["current", "devices_of", "place_of"]
 
@@ -35,11 +35,14 @@ def place_of(device: str) -> str:
 
 @contextmanager
 def current(device: str) -> Iterator[None]:
-    """What asks torch for the current GPU meanwhile, on this thread, gets this one."""
-    if not device.startswith("cuda"):
-        yield
-        return
-    import torch
+    """What asks torch for the current GPU meanwhile, on this thread, gets this one.
 
-    with torch.cuda.device(place_of(device)):
+    Where it is not there nothing happens: whoever uses it finds out, and says so better.
+    """
+    with ExitStack() as stack:
+        if device.startswith("cuda:"):  # “cuda” is the current one
+            with suppress(ImportError, RuntimeError, AssertionError):
+                import torch
+
+                stack.enter_context(torch.cuda.device(place_of(device)))
         yield

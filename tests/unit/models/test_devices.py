@@ -26,3 +26,10 @@ def test_stand_ins_on_one_device_are_told_apart_by_name_only() -> None:
     assert [place_of(name) for name in ("cpu/0", "cpu/1", "cuda:1")] == ["cpu", "cpu", "cuda:1"]
     with current("cpu/1"):
         pass
+
+
+def test_a_gpu_that_is_not_there_is_left_to_whoever_uses_it() -> None:
+    with current("cuda:99"):
+        pass
+    with pytest.raises(ValueError, match="own"), current("cuda:99"):
+        raise ValueError("its own")
