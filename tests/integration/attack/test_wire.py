@@ -28,13 +28,14 @@ from opsin.v1 import DetectRequest
 from serving import Serving, serving
 
 GOOD = DetectRequest(model="echo", image=pixel()).SerializeToString()
+SLOW = DetectRequest(model="slow", image=pixel()).SerializeToString()
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 Headers = list[tuple[str, str]]
 
 
 @pytest.fixture
 async def server() -> AsyncGenerator[Serving]:
-    async with serving("echo") as up:
+    async with serving("echo", "slow=echo,delay_ms=100") as up:
         yield up
         await goes_on(up)
 
@@ -113,7 +114,7 @@ INVALID, EXHAUSTED, INTERNAL, TOO_LATE, UNKNOWN_METHOD = "3", "8", "13", "4", "1
         ((("grpc-encoding", "zzz"),), framed(GOOD, 1), INTERNAL),
         ((), b"\0\xff\xff\xff\xff", EXHAUSTED),
         ((("grpc-timeout", "soon"),), framed(GOOD), INTERNAL),
-        ((("grpc-timeout", "1n"),), framed(GOOD), TOO_LATE),
+        ((("grpc-timeout", "1n"),), framed(SLOW), TOO_LATE),  # gRPC rounds up to a millisecond
         ((("grpc-timeout", "99999999H"),), framed(GOOD), "0"),
         ((("x-bin", "!!!"),), framed(GOOD), INTERNAL),
         ((("x-request-id", "a b\t"),), framed(GOOD), "0"),
