@@ -304,7 +304,7 @@ async def test_redis_in_trouble_is_asked_three_times_and_then_left_alone(
         async with asyncio.timeout(20):
             while metric(served, "opsin_cache_redis_open"):
                 await asyncio.sleep(0.05)
-        # One look-up may still be too late on a busy machine; what is promised is that answers are found again.
+        # One look-up may still be too late on a busy machine; the promise is that answers are found again.
         async with asyncio.timeout(20):
             while (await ask(served, picture(200))).cache != HIT:
                 await asyncio.sleep(0.01)
