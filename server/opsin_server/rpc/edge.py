@@ -40,7 +40,7 @@ QUIET = 0.1
 
 _END: Any = getattr(grpc.aio, "EOF")  # noqa: B009  which its type stubs have forgotten
 _REQUEST_ID_HEADER = "x-request-id"
-_OURS, _NUMBERS = secrets.token_hex(6), itertools.count()
+_OURS, _NUMBERS = secrets.token_hex(4), itertools.count()
 """Chance tells servers apart, and a number their calls: chance for each would cost a call of the system."""
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _log = structlog.get_logger("opsin.rpc")
@@ -246,4 +246,4 @@ def request_id_of(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == _REQUEST_ID_HEADER and isinstance(value, str) and _SANE_ID.fullmatch(value):
             return value
-    return f"{_OURS}{next(_NUMBERS):05x}"
+    return f"{_OURS}{next(_NUMBERS) & 0xFFFFFFFF:08x}"

@@ -35,7 +35,7 @@ Headers = list[tuple[str, str]]
 
 @pytest.fixture
 async def server() -> AsyncGenerator[Serving]:
-    async with serving("echo", "slow=echo,delay_ms=100") as up:
+    async with serving("echo", "slow=echo,delay_ms=30,max_batch=1") as up:
         yield up
         await goes_on(up)
 
