@@ -168,7 +168,10 @@ class LiveStream:
             case ev.Send() | ev.SendReady() | ev.SendGoAway():
                 self._post(action)
             case ev.Cancel(sequence):
-                self._work.pop(sequence).cancel()
+                # Gone where it has just ended on the spot, and the session has not heard of that yet.
+                work = self._work.pop(sequence, None)
+                if work is not None:
+                    work.cancel()
             case ev.Decode(sequence, keep):
                 decoding = self._decode(sequence, self._packets.pop(sequence), keep=keep)
                 self._keep(asyncio.create_task(decoding))

@@ -1,6 +1,7 @@
 """A live stream with a pipeline of the test's own: what is answered on the spot, and what follows when."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -49,7 +50,13 @@ class Asked:
         raise AssertionError(call)
 
 
-def live(pipeline: Asked, mode: FreshnessMode = FreshnessMode.EVERY_FRAME, window: int = 8) -> LiveStream:
+def live(
+    pipeline: Asked,
+    mode: FreshnessMode = FreshnessMode.EVERY_FRAME,
+    window: int = 8,
+    *,
+    max_age: float = 0.0,
+) -> LiveStream:
     rest: Any = dict.fromkeys(("pool", "budget"))
     rooms = StreamRooms(
         pipeline=pipeline,
@@ -58,7 +65,7 @@ def live(pipeline: Asked, mode: FreshnessMode = FreshnessMode.EVERY_FRAME, windo
         metrics=Metrics(),
         **rest,
     )
-    terms = StreamTerms("cam", REF, INFO, DetectOptions(), Freshness(mode))
+    terms = StreamTerms("cam", REF, INFO, DetectOptions(), Freshness(mode, max_age))
     return LiveStream(rooms, terms, Caller("stream/cam", Priority.STREAM), window)
 
 
@@ -167,6 +174,22 @@ async def test_a_frame_that_breaks_on_the_spot_fails_and_the_stream_lives_on() -
     async with asyncio.timeout(60):
         await stream.run(camera.requests(), camera.send)
     assert [reply.WhichOneof("kind") for reply in camera.replies] == ["ready", "result", "failed", "result"]
+
+
+async def test_a_frame_that_fails_on_the_spot_and_is_too_old_by_then_ends_once_and_the_stream_lives_on() -> (
+    None
+):
+    class Unloaded(Asked):
+        async def detect(self, call: DetectCall, watcher: Watcher | None = None) -> DetectAnswer:
+            assert watcher is not None
+            watcher.ready()  # what the session hears of when the frame has failed
+            time.sleep(0.02)
+            raise Failure(Reason.MODEL_NOT_READY, "unloaded a moment ago")
+
+    camera, stream = Camera(1, 2, 3), live(Unloaded(at_once), FreshnessMode.MAX_AGE, max_age=0.01)
+    async with asyncio.timeout(60):
+        await stream.run(camera.requests(), camera.send)
+    assert [reply.dropped.sequence for reply in camera.replies[1:]] == [1, 2, 3]
 
 
 async def test_streams_on_the_spot_take_turns() -> None:
