@@ -2,8 +2,9 @@
 
 The rule of isolation is `batch.py`'s: a batch that failed is split until the failure is alone, and one that
 had no room on the device is split too, and its size remembered as too large. Where there are several devices
-a batch that failed on one runs whole on another first: what succeeds there was not the inputs' fault. What is
-to run again goes back to the caller; when it runs is not decided here.
+a batch that failed on one runs whole on another first: what succeeds there was not the inputs' fault. Not so
+one that was too large for its memory: smaller ones run there, and the device is not to blame. What is to run
+again goes back to the caller; when it runs is not decided here.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -125,7 +126,9 @@ class Settler:
             profile.answered(max(0.0, self._clock() - batch.inferred))
 
     def _split(self, batch: Batch, error: BaseException) -> list[Batch]:
-        if not batch.avoid and any(device != batch.device for device in self.devices.devices):
+        too_large = out_of_memory(error) and len(batch.entries) > 1
+        others = any(device != batch.device for device in self.devices.devices)
+        if others and not batch.avoid and not too_large:
             # Whether the inputs or the device are to blame, another device tells.
             log.warning("batch_failed_on_device", model=batch.model, device=batch.device, error=repr(error))
             return [again] if (again := batch.elsewhere()).entries else []

@@ -27,6 +27,7 @@ class Model:
         self.began = {device: threading.Semaphore(0) for device in devices}
         self.gates = {device: threading.Event() for device in devices}
         self.broken: dict[str, BaseException] = {}
+        self.room: dict[str, int] = {}
         self.poison: set[Any] = set()
         self.deadly: Any = None
         for gate in self.gates.values():
@@ -39,6 +40,8 @@ class Model:
         self.gates[device].wait(20)
         if device in self.broken:
             raise self.broken[device]
+        if len(data) > self.room.get(device, len(data)):
+            raise RuntimeError("CUDA out of memory")
         if self.deadly in data:
             raise SystemExit
         if self.poison & set(data):
@@ -191,6 +194,22 @@ async def test_poison_fails_alone_and_is_no_devices_fault() -> None:
             assert ends[5] == Reason.DETECTOR_FAILED.name
             assert set(ends[:5] + ends[6:]) <= {"a", "b"}
         assert place.scheduler.devices_in_use == ("a", "b")
+
+
+async def test_a_batch_too_large_for_one_device_is_halved_and_that_is_no_devices_fault() -> None:
+    async with bench("a", "b", buckets=(1, 2, 4)) as place:
+        place.model.room["a"] = 2
+        while place.scheduler.terms("m@1").buckets[-1] > 2:  # until it was given one
+            futures = [place.submit(n) for n in range(16)]
+            assert {await place.outcome(future) for future in futures} <= {"a", "b"}
+            assert place.scheduler.devices_in_use == ("a", "b")
+
+
+async def test_one_input_for_which_a_device_has_no_memory_is_answered_by_another() -> None:
+    async with bench("a", "b") as place:
+        place.model.room["a"] = 0
+        futures = [place.submit(n) for n in range(10)]
+        assert {await place.outcome(future) for future in futures} == {"b"}
 
 
 async def test_a_device_that_hangs_does_not_hold_up_the_other() -> None:
