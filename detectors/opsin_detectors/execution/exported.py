@@ -44,7 +44,7 @@ class Exported:
         return self._opened(there(self._store, GRAPH), plan)
 
     def _opened(self, path: Path, plan: Plan) -> Program:
-        return graphs.graph_program(path, plan, self._context, held=self._store)
+        return graphs.graph_program(path, plan, self._context, held=self._store, used=self._store.use)
 
 
 @contextmanager

@@ -41,21 +41,27 @@ class GraphProgram:
 
 
 def graph_program(
-    path: Path, plan: Plan, context: LoadContext, *, bf16: bool = False, held: object = None
+    path: Path,
+    plan: Plan,
+    context: LoadContext,
+    *,
+    bf16: bool = False,
+    held: object = None,
+    used: object = None,
 ) -> GraphProgram:
     """The graph at `path` in the plan's runtime. Raises LoadError.
 
     bf16: what a quantised graph left unquantised may be run in bfloat16, where the runtime can.
     held: see `GraphProgram`: for onnxruntime, which reads the file again for each width of lane.
+    used: the same for OpenVINO, which reads it once: nothing but that its folder is in use.
     """
     rest = "bfloat16" if bf16 and plan.runtime == "openvino" else "float32"
     dtype = rest if plan.dtype == "int8" else plan.dtype
     runtime = open_graph(path, plan.runtime, dataclasses.replace(context, dtype=dtype))
     again = plan.runtime == "onnxruntime"
     weights = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    return GraphProgram(
-        runtime, sum(one.stat().st_size for one in weights if one.exists()), held if again else None
-    )
+    size = sum(one.stat().st_size for one in weights if one.exists())
+    return GraphProgram(runtime, size, held if again else used)
 
 
 def export(network: Network, path: Path) -> None:

@@ -101,7 +101,9 @@ class Int8:
 
     def _opened(self, plan: Plan, path: Path) -> Program:
         bf16 = here(self._context.device).bf16
-        return graphs.graph_program(path, plan, self._context, bf16=bf16, held=self._store)
+        return graphs.graph_program(
+            path, plan, self._context, bf16=bf16, held=self._store, used=self._store.use
+        )
 
     def _calibration(self) -> list[Any]:
         ready = trying.prepared(self._detector, views(checking=False))

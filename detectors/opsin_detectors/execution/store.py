@@ -68,7 +68,8 @@ class Store:
     def __init__(self, root: Path | None, key: str, *, most: int = 0) -> None:
         self._folder = None if root is None else root / "runtimes" / key
         self._most = most
-        self._use: Use | None = None
+        self.use: Use | None = None
+        """That the folder is in use; nobody takes it away while this is held."""
         self._proved: dict[str, Path] = {}
         """What was read through and is as it was written."""
         self.temporary: Folder | None = None
@@ -80,7 +81,7 @@ class Store:
             return known
         folders = [self.temporary.path] if self.temporary is not None else []
         if self._folder is not None and _is_ours(self._folder):
-            self._use = self._use or Use(self._folder)
+            self.use = self.use or Use(self._folder)
             folders.append(self._folder)
         path = next(filter(None, (kept.found(folder, name) for folder in folders)), None)
         if path is not None:
@@ -120,11 +121,12 @@ class Store:
     def _writable(self) -> Path:
         if self._folder is not None and self.temporary is None:
             with contextlib.suppress(OSError):
-                self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+                self._folder.parent.mkdir(parents=True, exist_ok=True)
+                self.use = self.use or Use(self._folder)  # first: who takes the folder away now is done then
+                self._folder.mkdir(mode=0o755, exist_ok=True)
                 if not _is_ours(self._folder):
                     log.warning("others can write to %s: it is not used", self._folder)
                 elif os.access(self._folder, os.W_OK):
-                    self._use = self._use or Use(self._folder)
                     return self._folder
         if self.temporary is None:
             self.temporary = Folder()

@@ -2,13 +2,17 @@
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from opsin_detectors.api import LoadContext
+from opsin_detectors.execution import graphs, store
 from opsin_detectors.execution.bounded import Use, bound
+from opsin_detectors.execution.plan import Plan
 from opsin_detectors.execution.store import Store
 
 pytest.importorskip("fcntl")
@@ -57,6 +61,43 @@ def test_what_is_run_stays_however_large_and_old_it_is(tmp_path: Path) -> None:
     gc.collect()
     bound(tmp_path / "runtimes", 100)
     assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_graph_that_is_run_is_in_use_when_nobody_holds_its_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    monkeypatch.setattr(graphs, "open_graph", lambda path, name, context: None)
+    kept(tmp_path, "a", size=5000, used=1e9)
+    one = Store(tmp_path, "a")
+    path = one.found("graph.onnx")
+    assert path is not None
+    program = graphs.graph_program(path, Plan(runtime), LoadContext("m"), held=one, used=one.use)
+    del one
+    gc.collect()
+    bound(tmp_path / "runtimes", 100)
+    assert left(tmp_path) == ["a"]
+    del program
+    gc.collect()
+    bound(tmp_path / "runtimes", 100)
+    assert left(tmp_path) == []
+
+
+def test_a_folder_that_is_taken_away_when_somebody_comes_to_it_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(Use):
+        """Has to wait for somebody who removes the folder."""
+
+        def __init__(self, folder: Path) -> None:
+            shutil.rmtree(folder)
+            super().__init__(folder)
+
+    kept(tmp_path, "a", size=10, used=1e9)
+    monkeypatch.setattr(store, "Use", Late)
+    kept(tmp_path, "a", size=10, used=1e9)
+    assert left(tmp_path) == ["a"]
+    assert [one.name[9:] for one in (tmp_path / "runtimes" / "a").glob("*-graph.onnx")] == ["graph.onnx"]
 
 
 def test_what_another_process_runs_stays_until_that_ends(tmp_path: Path) -> None:
