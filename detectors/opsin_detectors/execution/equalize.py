@@ -1,4 +1,4 @@
-"""Channels of unlike size made alike before quantising, without a change to what the network computes.
+"""Channels of unlike size made alike before quantising; what the network computes stays, in floats, the same.
 
 After Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (2019). A layer's
 rows have a scale each, but all columns of a row share it: where a channel comes in small, its column is
@@ -6,8 +6,9 @@ large, and coarse steps are what is left for the others. So the layer before giv
 which its own scale for each channel takes in, and the column becomes smaller by as much.
 
 What lies between may cut off at a maximum (ReLU6). A channel is only ever made larger, to what the largest
-of all reached on the calibration's pictures, with room to spare: then the cut is as far away as before, and
-one scale for all channels as fine.
+of all reached on the calibration's pictures, with room to spare: then one scale for all channels is as fine
+as before, and nothing is cut off, but on a picture where such a channel comes out larger by more than that
+room than on all of calibration's. Without a maximum (ReLU) that cannot be.
 """
 
 from collections.abc import Iterator, Sequence
@@ -100,9 +101,10 @@ def _value(node: Any) -> Floats:
 
 
 def _constants_fit(pair: _Pair) -> bool:
-    """A bias with a value for each channel, and weights of as many: nothing of them broadcast."""
+    """A bias with a value for each channel, and weights of as many: nothing else of them broadcast."""
     channels = _value(pair.second).shape[1]
-    return bool(_value(pair.bias).size == channels) and _rows(_value(pair.first)).shape[0] == channels
+    by_channel = _value(pair.bias).shape in ((1, channels, 1, 1), (channels, 1, 1))
+    return by_channel and _rows(_value(pair.first)).shape[0] == channels
 
 
 def _rows(weights: Floats) -> Floats:

@@ -109,6 +109,21 @@ def test_equalising_changes_no_answer_and_makes_columns_alike(graph: Path) -> No
     assert after.max() / after.min() < before.max() / before.min() / 10
 
 
+def test_what_is_added_along_another_side_than_channels_is_no_bias() -> None:
+    import openvino
+    from openvino import opset13
+
+    def layer(source: Any) -> Any:
+        weights = opset13.constant(np.ones((8, 8, 1, 1), np.float32))
+        return opset13.convolution(source, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+
+    pictures = opset13.parameter([1, 8, 8, 8], np.float32)
+    by_column = opset13.constant(np.arange(8, dtype=np.float32).reshape(1, 1, 1, 8))
+    last = layer(opset13.relu(opset13.add(layer(pictures), by_column)))
+    model = openvino.Model([last], [pictures])
+    assert equalize(model, [np.ones((1, 8, 8, 8), np.float32)]) == 0
+
+
 def test_equalising_makes_int8_weights_cost_less(graph: Path) -> None:
     def error(model: Any) -> float:
         columns = weights(model, "reduce")
