@@ -7,9 +7,9 @@ Two of CPython's defaults are made for programs of one thread and few objects.
 - Garbage is looked for whenever 700 objects were made, now and then among all that there are. With a few
   hundred calls in flight that is every other second, and everybody stands still for 0.1 s.
 
-Measured with 256 calls in flight of a model of 36 ms, and one polite caller beside them (two cores): looking
-for garbage took 1 % of the time instead of 9, and 0.03 s at most instead of 0.19; there were 8 to 12 % more
-answers, and the polite caller had its own in 60 ms instead of 75.
+Measured by default with 256 calls in flight of a model of 36 ms (two cores): looking for garbage took 9 % of
+the time, and up to 0.19 s at once. A trial of this with other thresholds took 1 %, and 0.03 s at once; the
+ones below were not timed by themselves.
 
 Process-wide, hence for a process that does nothing else; what is garbage in cycles stays a little longer.
 """
