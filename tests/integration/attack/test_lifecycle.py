@@ -23,7 +23,7 @@ from opsin.v1 import (
 from opsin_detectors.api import Detector, LoadContext
 from opsin_detectors.finder import Found
 from opsin_detectors.finder import load as load_detector
-from opsin_server.models import permit, registry
+from opsin_server.models import permit, replicas
 from serving import Serving, serving
 
 INVALID = ("INVALID_ARGUMENT", "OPTION_INVALID")
@@ -182,7 +182,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
             gate.wait(30)
         return load_detector(found, context)
 
-    monkeypatch.setattr(registry, "load_detector", gated)
+    monkeypatch.setattr(replicas, "load_detector", gated)
     yield gate
     gate.set()
 
