@@ -3,7 +3,14 @@
 import re
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    enable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from opsin_server.telemetry.tallies import Histograms, Tallies
@@ -34,6 +41,16 @@ def both() -> tuple[CollectorRegistry, CollectorRegistry]:
 def test_a_scrape_cannot_tell_them_from_the_librarys(text: object) -> None:
     assert callable(text)
     ours, theirs = (re.sub(r"(_created\S*) \S+", r"\1 then", text(one).decode()) for one in both())
+    assert sorted(ours.splitlines()) == sorted(theirs.splitlines())
+
+
+def test_since_when_they_count_is_not_told_where_that_is_turned_off() -> None:
+    disable_created_metrics()
+    try:
+        ours, theirs = (generate_latest(one).decode() for one in both())
+    finally:
+        enable_created_metrics()
+    assert "_created" not in ours
     assert sorted(ours.splitlines()) == sorted(theirs.splitlines())
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
+from prometheus_client import metrics as library
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 __all__ = ["Histograms", "Tallies"]
@@ -50,7 +51,7 @@ class Tallies:
         """For a scrape."""
         family = CounterMetricFamily(self._name, self._about, labels=self._labels)
         for values, count in tuple(self._counts.items()):
-            family.add_metric(values, count, created=self._since.get(values))
+            family.add_metric(values, count, created=self._since.get(values) if _tells_created() else None)
         yield family
 
 
@@ -105,9 +106,16 @@ class Histograms:
         for values, spread in tuple(self._spreads.items()):
             buckets = list(zip(self._told, accumulate(spread.counts), strict=True))
             family.add_metric(values, buckets, spread.sum)
+            if not _tells_created():
+                continue
             labels = dict(zip(self._labels, values, strict=True))
             family.add_sample(f"{self._name}_created", labels, spread.since)
         yield family
+
+
+def _tells_created() -> bool:
+    """Whether series say since when they count; PROMETHEUS_DISABLE_CREATED_SERIES turns it off."""
+    return bool(getattr(library, "_use_created", True))
 
 
 def _those(names: Values, wanted: dict[str, str], all_values: Iterable[Values]) -> list[Values]:
