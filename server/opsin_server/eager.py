@@ -17,7 +17,8 @@ def begin(work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
     """Run `work` here and now, up to its first wait; the task that carries on there, None where none has to.
 
     Raises what `work` raises before it waits. Until then it belongs to no task, so that it may not open a
-    timeout or a task group, which would be those of whoever called this; and asyncio says so if it does.
+    timeout or a task group, which would be those of whoever called this; and asyncio says so if it does. It
+    runs in the caller's context until then: a context variable that it sets is set for the caller, too.
     """
     loop = asyncio.get_running_loop()
     current = asyncio.current_task(loop)
