@@ -70,9 +70,8 @@ def _resize_tensor(pixels: torch.Tensor, width: int, height: int, how: Filter) -
         return torch.from_numpy(resize(pixels.cpu().numpy(), width, height, how)).to(pixels.device)
     with torch.inference_mode():
         planes = _planes(pixels).float()
-        if (
-            how is Filter.BICUBIC
-        ):  # overshoots at edges: as the uint8 kernel does, clip between the passes too
+        if how is Filter.BICUBIC:
+            # It overshoots at edges: as the uint8 kernel does, clip between the passes too.
             planes = _levels(_scaled(planes, width, rows, how))
         return _levels(_scaled(planes, width, height, how)).to(torch.uint8)[0].permute(1, 2, 0).contiguous()
 

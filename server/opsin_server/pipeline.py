@@ -304,7 +304,7 @@ def _make_ready(looks: _Looks, limits: MediaLimits) -> _Ready:
 
 
 def _part(image: ImageInput, region: Box) -> ImageInput:
-    return image if region is WHOLE or region == WHOLE else crop(image, region)
+    return image if region == WHOLE else crop(image, region)
 
 
 def _assemble(

@@ -78,9 +78,8 @@ def _alone(folder: Path) -> Iterator[bool]:
         mine = _is(path, file)
         yield mine
         if mine:
-            path.unlink(
-                missing_ok=True
-            )  # only while it is held: whoever waits for it sees that, and makes another
+            # Only while it is held: whoever waits for it sees that, and makes another.
+            path.unlink(missing_ok=True)
     except BlockingIOError:
         yield False
     finally:

@@ -14,10 +14,11 @@ from importlib import metadata
 import torch
 
 from opsin_detectors.api import Input, LoadContext, LoadError, TextInput, Trial
+from opsin_detectors.device_memory import memory_of
 from opsin_detectors.execution import trying
 from opsin_detectors.execution.exported import Exported
 from opsin_detectors.execution.guard import difference
-from opsin_detectors.execution.hardware import free, here
+from opsin_detectors.execution.hardware import here
 from opsin_detectors.execution.int8 import Int8
 from opsin_detectors.execution.lane import stream, width
 from opsin_detectors.execution.measure import measure
@@ -161,7 +162,8 @@ class _Decision:
             return Choice(BASELINE), self._built(BASELINE)
         plans = candidates(hardware, exportable=self._network.picture is not None)
         needed = bytes_of(self._network.body) * len(plans)
-        if needed > _MEMORY * free(self._context.device):
+        free = memory_of(self._context.device).free
+        if free and needed > _MEMORY * free:
             log.warning("%s is not measured: all ways at once need %d bytes", self._context.name, needed)
             return Choice(BASELINE), self._built(BASELINE)
         programs: dict[Plan, Program] = {}

@@ -1,8 +1,6 @@
 """What this machine is, as far as it decides how to run a network. Reads the machine; decides nothing."""
 
-import contextlib
 import importlib.util
-import math
 import os
 import platform
 from pathlib import Path
@@ -11,13 +9,11 @@ import torch
 
 from opsin_detectors.execution.plan import Hardware
 
-__all__ = ["cpu_flags", "cpu_name", "free", "here"]
+__all__ = ["cpu_flags", "cpu_name", "here"]
 
 _NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags in Linux's list; the last is ARM's. oneDNN computes bfloat16 on older processors too, slower than
 float32."""
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 _OTHERS = ("openvino", "onnxruntime")
 
 
@@ -31,33 +27,6 @@ def here(device: str) -> Hardware:
     properties = torch.cuda.get_device_properties(torch.device(device))
     # Tensor cores take float16 from compute capability 7.0 on, bfloat16 from 8.0.
     return Hardware(device, properties.name, bf16=properties.major >= 8, fp16=properties.major >= 7)
-
-
-def free(device: str) -> float:
-    """Bytes that can be had of a device's memory, or the machine's; infinite where there is no telling."""
-    if device != "cpu":
-        return float(torch.cuda.mem_get_info(torch.device(device))[0])
-    return min(_figure(_MEMINFO, "MemAvailable:") * 1024, _left_to_container())
-
-
-def _left_to_container() -> float:
-    """By cgroup v2. Pages of files that can be dropped at any time count as free."""
-    try:
-        limit = float((_CGROUP / "memory.max").read_text(encoding="utf-8"))
-        used = float((_CGROUP / "memory.current").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no such group, or no limit: `max`
-        return math.inf
-    return limit - used + _figure(_CGROUP / "memory.stat", "inactive_file", 0.0)
-
-
-def _figure(path: Path, name: str, otherwise: float = math.inf) -> float:
-    """Of a file of lines of a name and a number."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            words = line.split()
-            if words[:1] == [name] and len(words) > 1:
-                return float(words[1])
-    return otherwise
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:

@@ -11,10 +11,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from opsin_detectors.device_memory import DeviceMemory, memory_of
 from opsin_server.errors import Failure, Reason, quote
 
 __all__ = ["DeviceMemory", "memory_of", "needed", "refuse_if_short", "taken"]
@@ -25,14 +25,6 @@ WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".onnx"})
 _HEADER_LIMIT = 100 << 20
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceMemory:
-    """Bytes of a device's memory in all, and free; 0: not known."""
-
-    total: int = 0
-    free: int = 0
 
 
 def needed(source: str, dtype: str = "auto") -> int:
@@ -99,11 +91,6 @@ def refuse_if_short(name: str, device: str, bytes_needed: int, memory: DeviceMem
     )
 
 
-def memory_of(device: str) -> DeviceMemory:
-    """How a device stands now. A CPU's is what this process may use, its container's limit included."""
-    return _of_gpu(device) if device.startswith("cuda") else _of_machine()
-
-
 def taken(device: str) -> int:
     """Bytes that this process holds on a device now, its allocator's reserve included; 0: not known."""
     torch = sys.modules.get("torch")
@@ -114,48 +101,6 @@ def taken(device: str) -> int:
     except (OSError, ValueError, IndexError):  # not Linux
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _of_gpu(device: str) -> DeviceMemory:
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return DeviceMemory()
-    free, total = torch.cuda.mem_get_info(torch.device(device))
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return DeviceMemory(total, free + cached)
-
-
-def _of_machine() -> DeviceMemory:
-    figures = _table(Path("/proc/meminfo"))
-    machine = DeviceMemory(
-        figures.get("MemTotal:", 0) * 1024,
-        figures.get("MemAvailable:", 0) * 1024,
-    )
-    own = _of_container(Path("/sys/fs/cgroup"))
-    if not own.total or own.total > machine.total > 0:
-        return machine
-    return DeviceMemory(own.total, min(own.free, machine.free or own.free))
-
-
-def _of_container(folder: Path) -> DeviceMemory:
-    """By cgroup v2. Pages of files that can be dropped at any time count as free."""
-    try:
-        limit = int((folder / "memory.max").read_text())
-        used = int((folder / "memory.current").read_text())
-    except (OSError, ValueError):  # no such group, or no limit: `max`
-        return DeviceMemory()
-    files = _table(folder / "memory.stat").get("inactive_file", 0)
-    return DeviceMemory(limit, max(1, limit - used + files))
-
-
-def _table(path: Path) -> dict[str, int]:
-    """A file of lines of a name and a number."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return {}
-    pairs = (line.split() for line in lines)
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) > 1 and pair[1].isdigit()}
 
 
 def _figure(size: int) -> str:

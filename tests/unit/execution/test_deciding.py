@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from opsin_detectors.api import InputSpec, LoadContext, LoadError, Output
+from opsin_detectors.device_memory import DeviceMemory
 from opsin_detectors.execution import decide as deciding
 from opsin_detectors.execution import graphs
 from opsin_detectors.execution.network import Network
@@ -28,7 +29,7 @@ Timed = Callable[..., dict[Plan, dict[int, float]]]
 @pytest.fixture(autouse=True)
 def a_machine_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deciding, "here", lambda device: Hardware(name="a machine", bf16=True))
-    monkeypatch.setattr(deciding, "free", lambda device: 1e9)
+    monkeypatch.setattr(deciding, "memory_of", lambda device: DeviceMemory(1 << 30, 1 << 30))
 
 
 def takes(seconds: Mapping[Plan, float]) -> Timed:
@@ -115,9 +116,11 @@ def test_a_network_too_large_to_have_every_way_in_memory_is_run_as_it_is_written
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     context = LoadContext("tiny", runtime="auto", cache=tmp_path)
-    monkeypatch.setattr(deciding, "free", lambda device: 1500.0)  # three times 528 bytes of weights
+    monkeypatch.setattr(
+        deciding, "memory_of", lambda device: DeviceMemory(9999, 1500)
+    )  # three times 528 bytes of weights
     assert plan_of(Tiny(context, timed=never)) == BASELINE
-    monkeypatch.setattr(deciding, "free", lambda device: 4000.0)
+    monkeypatch.setattr(deciding, "memory_of", lambda device: DeviceMemory(9999, 4000))
     assert plan_of(Tiny(context, timed=takes({BF16: 0.5}))) == BF16, "it was not kept"
 
 

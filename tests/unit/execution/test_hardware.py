@@ -1,11 +1,5 @@
 """What Linux tells of a processor is read; what it does not tell is nothing."""
 
-import math
-from pathlib import Path
-
-import pytest
-
-from opsin_detectors.execution import hardware
 from opsin_detectors.execution.hardware import cpu_flags, cpu_name, here
 from opsin_detectors.execution.views import pictures, views
 
@@ -34,20 +28,3 @@ def test_what_is_checked_with_is_not_what_was_calibrated_with() -> None:
     calibrating, checking = views(checking=False), views(checking=True)
     assert len(checking) >= 50
     assert not {v.pixels.tobytes() for v in calibrating} & {v.pixels.tobytes() for v in checking}
-
-
-def test_free_memory_is_what_the_machine_and_the_container_have_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hardware, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
-    assert hardware.free("cpu") == math.inf
-    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    4 kB\n")
-    assert hardware.free("cpu") == 4096
-    (tmp_path / "memory.current").write_text("1000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert hardware.free("cpu") == 4096
-    (tmp_path / "memory.max").write_text("3000\n")
-    assert hardware.free("cpu") == 2000
-    (tmp_path / "memory.stat").write_text("file 900\ninactive_file 500\n")
-    assert hardware.free("cpu") == 2500
