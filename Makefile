@@ -73,7 +73,7 @@ format: $(STAMP) ## Put the sources into shape
 	$(BIN)/buf format -w protos
 
 test: $(STAMP) ## All tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --second-try --rerun-show-tracebacks $(ARGS)
 
 test-fast: $(STAMP) ## The tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
