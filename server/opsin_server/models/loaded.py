@@ -54,6 +54,8 @@ class LoadedModel:
         self.light = detector.info.light
         """Whether a batch takes less than the hop to another thread would."""
         self.replicas: Mapping[str, Detector] = replicas or {}
+        self.everywhere = bool(self.replicas)
+        """Whether each of several devices has it."""
         # No model's name holds a “/”, so a stage's key is nobody else's.
         self.stages: tuple[tuple[Stage, LoadedModel], ...] = tuple(
             (

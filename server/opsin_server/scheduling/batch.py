@@ -28,10 +28,15 @@ class Runner(Protocol):
     """What runs a model's batches.
 
     light: a batch takes less than the hop to another thread would, so it may run on the owner's own.
+    everywhere: each of several devices has the model, so a batch runs on its lane's own. Else it runs on the
+        one device that has it, whichever lane it is given to.
     """
 
     @property
     def light(self) -> bool: ...
+
+    @property
+    def everywhere(self) -> bool: ...
 
     def launch(self, prepared: Sequence[Prepared], local: dict[str, object]) -> Any:
         """Start one batch. local: what the runner keeps on this lane from one batch to the next."""

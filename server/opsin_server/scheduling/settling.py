@@ -3,8 +3,9 @@
 The rule of isolation is `batch.py`'s: a batch that failed is split until the failure is alone, and one that
 had no room on the device is split too, and its size remembered as too large. Where there are several devices
 a batch that failed on one runs whole on another first: what succeeds there was not the inputs' fault. Not so
-one that was too large for its memory: smaller ones run there, and the device is not to blame. What is to run
-again goes back to the caller; when it runs is not decided here.
+one that was too large for its memory: smaller ones run there, and the device is not to blame. Nor one of a
+model that only one device has: another lane would run it there again, and the lane's own device is neither
+to blame for it nor to thank. What is to run again goes back to the caller; when it runs is not decided here.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -93,7 +94,8 @@ class Settler:
             return []
         if error is not None or answers is None:
             return self._split(batch, error or RuntimeError("no answers"))
-        self._thank(batch)
+        if batch.runner.everywhere:
+            self._thank(batch)
         self._learn(batch, started)
         size = len(batch.entries)
         for entry, answer in zip(batch.entries, answers, strict=True):
@@ -127,8 +129,7 @@ class Settler:
 
     def _split(self, batch: Batch, error: BaseException) -> list[Batch]:
         too_large = out_of_memory(error) and len(batch.entries) > 1
-        others = any(device != batch.device for device in self.devices.devices)
-        if others and not batch.avoid and not too_large:
+        if self._elsewhere(batch) and not batch.avoid and not too_large:
             # Whether the inputs or the device are to blame, another device tells.
             log.warning("batch_failed_on_device", model=batch.model, device=batch.device, error=repr(error))
             return [again] if (again := batch.elsewhere()).entries else []
@@ -139,6 +140,11 @@ class Settler:
             return batch.halves()
         self._pending.end(batch.entries[0], "failed", failures.of_one(batch.model, error))
         return []
+
+    def _elsewhere(self, batch: Batch) -> bool:
+        """Whether another device than the one it ran on can run it."""
+        others = any(device != batch.device for device in self.devices.devices)
+        return others and batch.runner.everywhere
 
     def _remember_bound(self, model: str, largest: int) -> None:
         """The device had no memory for more than `largest` at once: drop the buckets above it."""

@@ -22,6 +22,7 @@ class Light(Model):
     """Takes less time than a hop to its lane."""
 
     light = True
+    everywhere = False
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ class Model:
     """Answers each input with itself. A test can hold its batches at a gate, and name inputs that harm it."""
 
     light = False
+    everywhere = False
 
     def __init__(self) -> None:
         self.gate = threading.Event()

@@ -20,9 +20,8 @@ ITEM = Item(Task.CLASSIFY_TEXT, Options(), None, 0, 0)
 class Model:
     """Answers with the device that it ran on. Devices and inputs can be broken, and each device held."""
 
-    light = False
-
-    def __init__(self, devices: Sequence[str]) -> None:
+    def __init__(self, devices: Sequence[str], *, light: bool = False, everywhere: bool = True) -> None:
+        self.light, self.everywhere = light, everywhere
         self.ran: list[tuple[str, list[Any]]] = []
         self.began = {device: threading.Semaphore(0) for device in devices}
         self.gates = {device: threading.Event() for device in devices}
@@ -61,8 +60,14 @@ class Bench:
     def __init__(self, scheduler: Scheduler, model: Model, seen: "Seen") -> None:
         self.scheduler, self.model, self.seen = scheduler, model, seen
 
-    def submit(self, data: Any = "one") -> asyncio.Future[Done]:
-        return self.scheduler.submit("m@1", Prepared(data), ITEM, flow="test")
+    def submit(self, data: Any = "one", model: str = "m@1") -> asyncio.Future[Done]:
+        return self.scheduler.submit(model, Prepared(data), ITEM, flow="test")
+
+    def add(self, key: str, **what: bool) -> Model:
+        """One more model."""
+        model = Model(tuple(self.model.gates), **what)
+        self.scheduler.add_model(key, model, ModelTerms((1,)))
+        return model
 
     async def outcome(self, future: asyncio.Future[Done]) -> str:
         """Where it was answered, or why it was not."""
@@ -249,3 +254,26 @@ async def test_a_warm_up_for_a_device_that_was_given_up_runs_on_another() -> Non
         place.model.ran.clear()
         await place.scheduler.run_alone("m@1", place.model, [(Prepared("x"), ITEM)], device="a")
         assert place.model.ran == [("b", ["x"])]
+
+
+async def test_what_a_model_on_a_device_of_its_own_fails_is_not_run_there_again_for_another_lane() -> None:
+    async with bench("a", "b") as place:
+        own = place.add("own@1", everywhere=False)
+        own.poison.add("bad")
+        assert await place.outcome(place.submit("bad", "own@1")) == Reason.DETECTOR_FAILED.name
+        assert [data for _, data in own.ran] == [["bad"]]
+
+
+async def test_a_model_on_a_device_of_its_own_does_not_speak_for_the_devices_of_the_lanes() -> None:
+    async with bench("a", "b") as place:
+        place.add("own@1", everywhere=False)
+        await place.break_down("a", STRIKES - 1)
+        place.model.gates["b"].clear()
+        held = place.submit("held")
+        await place.began("b")
+        assert await place.outcome(place.submit("fine", "own@1")) == "a", "on the lane of a, not on a"
+        place.model.gates["b"].set()
+        await place.outcome(held)
+        place.model.began["b"] = threading.Semaphore(0)
+        await place.break_down("a", 1)
+        assert place.scheduler.devices_in_use == ("b",)

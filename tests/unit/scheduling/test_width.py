@@ -35,6 +35,7 @@ class Model:
     """Notes how many threads each batch was run with. A test can hold its batches at a gate."""
 
     light = False
+    everywhere = False
 
     def __init__(self, width: threading.local) -> None:
         self.width = width
