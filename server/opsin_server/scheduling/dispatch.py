@@ -185,6 +185,7 @@ class Dispatcher:
                 continue
             if batch.runner.light:
                 self._run_here(lane, batch)
+                idle = [one for one in idle if self.fleet.uses(one)]  # it may have told of a broken device
             else:
                 idle.pop()
                 lane.give(batch, threads=self._threads(batch, len(idle)))

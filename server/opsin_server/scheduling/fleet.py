@@ -70,7 +70,7 @@ class Fleet:
         """Lanes of devices that are not given up."""
         if not self.given_up:
             return self._lanes
-        return [lane for lane in self._lanes if lane.device not in self.given_up]
+        return [lane for lane in self._lanes if self.uses(lane)]
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -80,6 +80,10 @@ class Fleet:
     def count(self, device: str) -> int:
         """Lanes in use of a device."""
         return sum(lane.device == device for lane in self._in_use)
+
+    def uses(self, lane: Lane) -> bool:
+        """Whether a lane's device is not given up."""
+        return lane.device not in self.given_up
 
     def fine(self, device: str) -> None:
         """A batch ran well on a device."""

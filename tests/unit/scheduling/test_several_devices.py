@@ -277,3 +277,16 @@ async def test_a_model_on_a_device_of_its_own_does_not_speak_for_the_devices_of_
         place.model.began["b"] = threading.Semaphore(0)
         await place.break_down("a", 1)
         assert place.scheduler.devices_in_use == ("b",)
+
+
+async def test_a_light_model_that_finds_a_device_out_keeps_the_next_batch_from_it() -> None:
+    async with bench("a", "b") as place:
+        light = place.add("light@1", light=True)
+        light.broken["a"] = RuntimeError("CUDA error: device-side assert triggered")
+        for _ in range(STRIKES - 1):
+            assert await place.outcome(place.submit("light", "light@1")) == "b"
+        last = place.submit("light", "light@1")  # failed on a; settled on b in the step that fills all lanes
+        futures = [last, *(place.submit(n) for n in range(4))]
+        assert {await place.outcome(future) for future in futures} == {"b"}
+        assert {device for device, _ in place.model.ran} == {"b"}
+        assert place.scheduler.devices_in_use == ("b",)
