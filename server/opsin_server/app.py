@@ -37,10 +37,12 @@ from opsin_server.media.header import MediaLimits
 from opsin_server.media.pool import CpuPool, usable_cores
 from opsin_server.models import background
 from opsin_server.models.devices import devices_of
+from opsin_server.models.directory import Version
 from opsin_server.models.following import with_followers
 from opsin_server.models.lifecycle import Lifecycle
+from opsin_server.models.loading import Loader, LoadTerms
 from opsin_server.models.operator import Operator
-from opsin_server.models.registry import Registry, Version
+from opsin_server.models.registry import Registry
 from opsin_server.models.status import ModelState
 from opsin_server.models.view import Catalog
 from opsin_server.pipeline import Pipeline
@@ -110,9 +112,7 @@ class App:
         self._trace = _trace(settings.scheduler.trace)
         observer = _Observer(self.metrics, self._shares, self._trace)
         self.scheduler = Scheduler(options, observer=observer, on_health=self._device_health)
-        self.registry = Registry(
-            found,
-            self.scheduler,
+        terms = LoadTerms(
             dtype=settings.detectors.dtype,
             runtime=settings.detectors.runtime,
             threads=options.threads_per_lane,
@@ -120,8 +120,9 @@ class App:
             cache_bytes=settings.server.cache_dir_bytes,
             decode=settings.detectors.decode,
             cpu_threads=settings.scheduler.cpu_threads or usable_cores(),
-            on_state=self._model_state,
         )
+        loader = Loader(found, self.scheduler, terms)
+        self.registry = Registry(loader, self.scheduler, on_state=self._model_state)
         self._pool = CpuPool(settings.scheduler.cpu_threads, max_queued=limits.max_queued_tickets)
         self._budget = PixelBudget(limits.max_decoded_bytes)
         self._cache = CacheService(

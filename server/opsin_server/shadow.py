@@ -28,7 +28,7 @@ from opsin_server.calls import (
     EmbedCall,
 )
 from opsin_server.errors import Failure, Reason
-from opsin_server.models.registry import Version
+from opsin_server.models.directory import Version
 from opsin_server.rpc.seam import Pipeline
 from opsin_server.scheduling.ticket import Priority
 

@@ -11,7 +11,8 @@ from types import TracebackType
 
 from opsin_server.calls import Answer, DetectAnswer, DetectCall, EmbedAnswer, EmbedCall, Watcher
 from opsin_server.errors import Failure, quote
-from opsin_server.models.registry import Kind, Registry, Version
+from opsin_server.models.directory import Kind, Version
+from opsin_server.models.registry import Registry
 from opsin_server.models.status import ModelState
 from opsin_server.rpc.seam import Pipeline
 from opsin_server.scheduling.ticket import Priority

@@ -19,7 +19,7 @@ from opsin_server.calls import (
 )
 from opsin_server.config import ModelSettings
 from opsin_server.errors import Failure, Reason
-from opsin_server.models.registry import Version
+from opsin_server.models.directory import Version
 from opsin_server.scheduling.ticket import Priority
 from opsin_server.shadow import Shadow, agree
 

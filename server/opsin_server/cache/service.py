@@ -18,7 +18,7 @@ from opsin_server.cache.redis import MissingExtraError, RedisCache, RedisTerms
 from opsin_server.cache.results import Results
 from opsin_server.config import CacheSettings, ConfigError
 from opsin_server.media.pool import CpuPool
-from opsin_server.models.registry import Version
+from opsin_server.models.directory import Version
 from opsin_server.models.status import ModelState
 from opsin_server.telemetry.caching import CacheMetrics
 

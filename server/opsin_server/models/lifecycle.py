@@ -27,8 +27,9 @@ from opsin_server.config.spec import model_table
 from opsin_server.errors import Failure, Reason, quote
 from opsin_server.models import permit
 from opsin_server.models.background import in_background
+from opsin_server.models.directory import Version
 from opsin_server.models.loaded import LoadedModel
-from opsin_server.models.registry import Registry, Version
+from opsin_server.models.registry import Registry
 from opsin_server.models.release import give_back
 from opsin_server.models.status import ModelState
 from opsin_server.scheduling.scheduler import Scheduler

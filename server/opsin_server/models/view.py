@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 
 from opsin_server.errors import Failure
 from opsin_server.models.devices import place_of
+from opsin_server.models.directory import Kind, Version
 from opsin_server.models.loaded import LoadedModel
 from opsin_server.models.memory import memory_of
-from opsin_server.models.registry import Kind, Registry, Version
+from opsin_server.models.registry import Registry
 from opsin_server.models.status import BatchTime, DeviceStatus, ModelStatus, ServerStatus
 from opsin_server.scheduling.scheduler import Scheduler
 from opsin_server.telemetry.share import BusyShare

@@ -12,8 +12,10 @@ from opsin_detectors.api import LoadContext, LoadError
 from opsin_detectors.echo.detector import Echo
 from opsin_server.config import ModelSettings
 from opsin_server.errors import Failure, Reason
+from opsin_server.models.directory import Version
 from opsin_server.models.loaded import LoadedModel
-from opsin_server.models.registry import Registry, Version
+from opsin_server.models.loading import Loader
+from opsin_server.models.registry import Registry
 from opsin_server.models.status import ModelState
 from opsin_server.scheduling.scheduler import Scheduler, SchedulerOptions
 
@@ -42,12 +44,12 @@ class Text(Echo):
         return super().infer(batch)
 
 
-class Models(Registry):
+class ByHand(Loader):
     """Loads what its test names, without any files."""
 
     kinds: dict[str, Any]
 
-    def _load(self, version: Version) -> LoadedModel:
+    def load(self, version: Version) -> LoadedModel:
         kind = self.kinds[version.name]
         if isinstance(kind, Exception):
             raise kind
@@ -56,43 +58,45 @@ class Models(Registry):
 
 
 @pytest.fixture
-async def registry() -> AsyncGenerator[Models]:
+async def registry() -> AsyncGenerator[Registry]:
     scheduler = Scheduler(SchedulerOptions())
-    registry = Models({}, scheduler)
-    registry.kinds = {}
+    loader = ByHand({}, scheduler)
+    loader.kinds = {}
+    registry = Registry(loader, scheduler)
     yield registry
     await scheduler.close()
     await registry.close()
 
 
-async def loaded(registry: Models, name: str, kind: Any, version: int = 1) -> Version:
-    registry.kinds[name] = kind
+async def loaded(registry: Registry, name: str, kind: Any, version: int = 1) -> Version:
+    assert isinstance(registry._loader, ByHand)
+    registry._loader.kinds[name] = kind
     entry = registry.declare(ModelSettings(name=name, version=version))
     await registry.load(entry)
     return entry
 
 
-async def test_a_model_serves_at_the_sizes_there_is_memory_for(registry: Models) -> None:
+async def test_a_model_serves_at_the_sizes_there_is_memory_for(registry: Registry) -> None:
     version = await loaded(registry, "m", Hungry)
     assert version.state is ModelState.SERVING
     assert registry._scheduler.terms("m@1").buckets == (1, 2, 3, 4)
 
 
-async def test_the_task_that_needs_most_memory_decides(registry: Models) -> None:
+async def test_the_task_that_needs_most_memory_decides(registry: Registry) -> None:
     version = await loaded(registry, "m", Text)
     assert version.state is ModelState.SERVING
     assert registry._scheduler.terms("m@1").buckets == (1, 2)
 
 
 @pytest.mark.parametrize("kind", [Full, MemoryError(), RuntimeError("CUDA out of memory.")])
-async def test_a_model_there_is_no_memory_for_says_so(registry: Models, kind: Any) -> None:
+async def test_a_model_there_is_no_memory_for_says_so(registry: Registry, kind: Any) -> None:
     version = await loaded(registry, "m", kind)
     assert version.state is ModelState.FAILED
     assert version.failure is not None
     assert version.failure.reason is Reason.DEVICE_MEMORY
 
 
-async def test_a_detector_that_wraps_its_want_of_memory_says_so_too(registry: Models) -> None:
+async def test_a_detector_that_wraps_its_want_of_memory_says_so_too(registry: Registry) -> None:
     error = LoadError("the weights do not load")
     error.__cause__ = MemoryError()
     version = await loaded(registry, "m", error)
@@ -101,7 +105,7 @@ async def test_a_detector_that_wraps_its_want_of_memory_says_so_too(registry: Mo
     assert (await loaded(registry, "n", LoadError("no such file"))).failure.reason is Reason.MODEL_LOAD_FAILED
 
 
-async def test_a_failed_model_keeps_no_weights(registry: Models) -> None:
+async def test_a_failed_model_keeps_no_weights(registry: Registry) -> None:
     made: list[weakref.ref[Full]] = []
 
     def make(context: LoadContext) -> Full:
@@ -116,7 +120,7 @@ async def test_a_failed_model_keeps_no_weights(registry: Models) -> None:
     assert made[0]() is None
 
 
-async def test_a_failed_model_is_nobodys_default(registry: Models) -> None:
+async def test_a_failed_model_is_nobodys_default(registry: Registry) -> None:
     await loaded(registry, "broken", Full)
     with pytest.raises(Failure) as refused:
         registry.default("embed")
@@ -125,9 +129,19 @@ async def test_a_failed_model_is_nobodys_default(registry: Models) -> None:
     assert registry.default("embed") == registry.default("detect") == "sound"
 
 
-async def test_a_model_that_still_loads_may_become_the_default(registry: Models) -> None:
+async def test_a_model_that_still_loads_may_become_the_default(registry: Registry) -> None:
     registry.declare(ModelSettings(name="coming"))
     assert registry.default("embed") == "coming"
     with pytest.raises(Failure) as refused:
         registry.route("", "embed")
     assert refused.value.reason is Reason.MODEL_NOT_READY
+
+
+async def test_the_traffic_of_a_version_that_goes_is_left_to_the_one_that_stays(registry: Registry) -> None:
+    first = await loaded(registry, "m", Echo, version=1)
+    second = await loaded(registry, "m", Echo, version=2)
+    first.weight, second.weight = 0, 1
+    registry.retire(second)
+    assert (first.weight, second.weight) == (1, 0)
+    assert (await loaded(registry, "m", Echo, version=3)).weight == 0
+    assert registry.route("m", "detect") is first.loaded
