@@ -1,7 +1,11 @@
-"""For all tests: signals as a terminal would have them, and one more try where the machine's clock has a say.
+"""For all tests: signals as a terminal would have them, and nothing that the machine's clock or luck decides.
 
 A job that a shell starts in the background ignores SIGINT, and so does everything it starts; the tests that
 press Ctrl-C would then wait for ever. A process that handles it hands the default on to its children.
+
+Properties are tried with examples that are the same in every run, so that a test that fails fails again, and
+an example may take as long as it does: on a machine that others use, some will wait. `--hypothesis-profile
+explore` tries others in each run, and keeps those that failed.
 
 Integration tests have sockets, processes and timers of a machine that others may be using. With
 `--second-try`, which `make test` gives, one that fails is run once more, and the summary tells which and what
@@ -13,8 +17,13 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 SECOND_TRIES = 3
+
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("opsin", settings.get_profile("explore"), derandomize=True, database=None)
+settings.load_profile("opsin")
 
 # Servers in processes of their own do not measure, and answer the same on every machine.
 os.environ.setdefault("OPSIN_DETECTORS__RUNTIME", "channels_last")
