@@ -43,7 +43,8 @@ KNOBS = (
     Knob("malloc as glibc has it", variables=_MALLOC),
     Knob("OpenMP threads that spin", variables={"OMP_WAIT_POLICY": "ACTIVE"}),
     Knob(f"one lane of {CORES} threads", settings=_lanes(1, CORES)),
-    Knob(f"{CORES} lanes of one thread", settings=_lanes(CORES, 1)),
+    # On one core that is the same.
+    *([Knob(f"{CORES} lanes of one thread", settings=_lanes(CORES, 1))] if CORES > 1 else []),
     Knob("one thread to decode, prepare and finish", settings={"SCHEDULER__CPU_THREADS": "1"}),
     Knob("max_batch=1", model="max_batch=1"),
     Knob("runtime=eager", model="runtime=eager"),
