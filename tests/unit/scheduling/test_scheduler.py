@@ -79,6 +79,15 @@ class Bench:
     def let_go(self) -> None:
         self.model.gate.set()
 
+    def minutes_pass(self) -> None:
+        """For what is on the lanes and on the finisher, and the watch looks at them."""
+        dispatcher = self.scheduler._dispatcher
+        for lane in dispatcher.fleet._lanes:
+            lane.since -= 600
+        held = dispatcher._finisher._held
+        held.update({batch: since - 600 for batch, since in held.items()})
+        dispatcher._guard(dispatcher._look_for_stalls)
+
     async def lane_started(self) -> None:
         assert await asyncio.to_thread(self.model.started.acquire, True, 10)
 
@@ -239,8 +248,9 @@ async def test_a_deadline_that_passes_in_the_queue_is_answered_while_the_device_
 
 
 async def test_a_stalled_lane_fails_what_it_holds_turns_health_and_is_replaced() -> None:
-    async with bench(stall_timeout=0.2) as b:
+    async with bench() as b:
         held = await b.hold()
+        b.minutes_pass()
         assert await outcome(held) == "LANE_LOST"
         assert b.health == [False]
         b.let_go()  # the replacement's probe may pass; the old thread is ignored
@@ -328,9 +338,11 @@ async def test_a_deep_lane_is_given_the_next_batch_when_it_would_be_no_fuller_la
 
 
 async def test_a_stalled_deep_lane_fails_both_of_its_batches() -> None:
-    async with bench(depth=2, buckets=(1,), stall_timeout=0.2) as b:
+    async with bench(depth=2, buckets=(1,)) as b:
         b.model.gate.clear()
         one, two = b.submit(1), b.submit(2)
+        await b.lane_started()
+        b.minutes_pass()
         assert await outcome(one) == "LANE_LOST"
         assert await outcome(two) == "LANE_LOST"
         b.let_go()
@@ -363,9 +375,11 @@ async def test_a_light_model_that_raises_is_charged_no_more_than_it_took() -> No
 
 @pytest.mark.parametrize("depth", [1, 2])
 async def test_accounts_are_settled_for_everything_a_lost_lane_held(depth: int) -> None:
-    async with bench(depth=depth, buckets=(1,), stall_timeout=0.1) as b:
+    async with bench(depth=depth, buckets=(1,)) as b:
         b.model.gate.clear()
         futures = [b.submit(i) for i in range(2)]
+        await b.lane_started()
+        b.minutes_pass()
         for future in futures[:depth]:
             assert await outcome(future) == "LANE_LOST"
         b.let_go()
@@ -388,9 +402,10 @@ async def test_accounts_are_settled_for_a_model_that_was_removed_while_it_ran() 
 
 
 async def test_a_new_lane_that_fails_its_probe_is_not_sound() -> None:
-    async with bench(stall_timeout=0.1, spare_lanes=2) as b:
+    async with bench(spare_lanes=2) as b:
         held = await b.hold()
         b.model.poison = {"probe"}
+        b.minutes_pass()
         assert await outcome(held) == "LANE_LOST"
         b.let_go()
         assert await outcome(b.submit("later")) == "LANE_LOST"
@@ -398,7 +413,7 @@ async def test_a_new_lane_that_fails_its_probe_is_not_sound() -> None:
 
 
 async def test_a_finish_that_hangs_fails_what_it_holds_and_the_rest_goes_on() -> None:
-    async with bench(finish_threads=2, stall_timeout=0.2, buckets=(1,)) as b:
+    async with bench(finish_threads=2, buckets=(1,)) as b:
         release = threading.Event()
         finish = b.model.finish
 
@@ -410,6 +425,7 @@ async def test_a_finish_that_hangs_fails_what_it_holds_and_the_rest_goes_on() ->
         b.model.finish = sometimes  # type: ignore[method-assign]
         hanging = b.submit("hangs")
         assert await outcome(b.submit("fine")) == "fine"
+        b.minutes_pass()
         assert await outcome(hanging) == "LANE_LOST"
         assert await outcome(b.submit("after")) == "after"
         release.set()
