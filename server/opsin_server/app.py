@@ -1,25 +1,18 @@
 """The server as a whole: every room built once, joined, started, and taken down in order.
 
 Start: the configuration is proved (every model's detector is found) before anything is bound; the port
-answers health with NOT_SERVING while models load and warm up; SERVING and one line with the address when all
-are warm.
+answers health with NOT_SERVING while models load and warm up; SERVING when all are warm.
 Stop: NOT_SERVING, still accepting for `drain.delay`; then new calls are refused and accepted ones finished
-within `drain.grace`. Ctrl-C skips the delay, which is for proxies. A second signal ends at once.
+within `drain.grace`.
 
-It owns the order of things and no rule of its own.
+It owns the order of things and no rule of its own. The process around it is `serving.py`'s.
 """
 
 import asyncio
-import contextlib
-import logging
-import os
-import signal
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import NoReturn
 
 import structlog
 
@@ -30,13 +23,11 @@ from opsin_server.admission.gate import Gate, GateLimits
 from opsin_server.cache.service import CacheService
 from opsin_server.config import ConfigError, ModelSettings, SchedulerSettings, Settings
 from opsin_server.config.folders import cache_folder
-from opsin_server.interpreter import hasten_turns, set_apart
 from opsin_server.media.budget import PixelBudget
 from opsin_server.media.decode import configure_pillow
 from opsin_server.media.header import MediaLimits
 from opsin_server.media.pool import CpuPool, usable_cores
-from opsin_server.models import background
-from opsin_server.models.devices import devices_of
+from opsin_server.models.devices import devices_of, pick_device
 from opsin_server.models.directory import Version
 from opsin_server.models.following import with_followers
 from opsin_server.models.lifecycle import Lifecycle
@@ -46,7 +37,6 @@ from opsin_server.models.registry import Registry
 from opsin_server.models.status import ModelState
 from opsin_server.models.view import Catalog
 from opsin_server.pipeline import Pipeline
-from opsin_server.process import start_tuned
 from opsin_server.rpc.health import HealthBoard
 from opsin_server.rpc.server import RpcServer
 from opsin_server.scheduling.scheduler import Scheduler, SchedulerOptions
@@ -55,13 +45,11 @@ from opsin_server.shadow import Shadow
 from opsin_server.switchboard import Switchboard
 from opsin_server.telemetry.caching import CacheMetrics
 from opsin_server.telemetry.exposition import MetricsEndpoint, OnLoop
-from opsin_server.telemetry.logs import configure as configure_logs
-from opsin_server.telemetry.loop_watch import LoopWatch, watching
 from opsin_server.telemetry.metrics import Metrics, ModelGauges, Snapshot
 from opsin_server.telemetry.share import BusyShare
 from opsin_server.telemetry.trace import TraceWriter
 
-__all__ = ["BUILT_IN_MODELS", "App", "run"]
+__all__ = ["BUILT_IN_MODELS", "App"]
 
 log = structlog.get_logger(__name__)
 
@@ -266,108 +254,6 @@ class App:
             decoded_bytes=self._budget.used,
             streams=self.rpc.streams.live,
         )
-
-
-def run(settings: Settings, *, until_ready: bool = False) -> int:
-    """Serve until a signal says stop; returns the exit code. Raises ConfigError before anything is bound.
-
-    until_ready: stop as soon as all models are loaded and warm.
-    """
-    start_tuned()
-    hasten_turns()
-    configure_logs(settings.log)
-    with asyncio.Runner(loop_factory=_loop_factory(settings.server.loop_watch_ms)) as runner:
-        code = runner.run(_serve(settings, until_ready))
-    if background.busy():
-        _leave(code)
-    return code
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process although a thread still loads a model.
-
-    A thread that comes back from native code while the interpreter goes down may abort the whole process, and
-    with it the exit code.
-    """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-async def _serve(settings: Settings, until_ready: bool) -> int:
-    app = App(settings)
-    stop = _stop_on_signals(asyncio.get_running_loop())
-    port = await app.start()
-    loading = asyncio.create_task(app.load())
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    failed = loading.result() if loading.done() else []
-    if failed:
-        for bad in failed:
-            reason = bad.failure.message if bad.failure else "unknown"
-            print(f"opsin: model {bad.key} cannot be served: {reason}", file=sys.stderr)
-    elif loading.done():
-        set_apart()
-        names = ", ".join(dict.fromkeys(model.name for model in app.models))
-        print(f"opsin is ready at {settings.server.host}:{port} with {names}", flush=True)
-        if not until_ready:
-            await stopping
-    loading.cancel()
-    stopping.cancel()
-    at_once = until_ready or failed or stop.by_hand or not loading.done()
-    await app.stop(delay=0.0 if at_once else None)
-    return 1 if failed else 0
-
-
-class _Stop(asyncio.Event):
-    """Set when the server shall stop. by_hand: by Ctrl-C, where no proxy has to notice first."""
-
-    by_hand = False
-
-
-def _stop_on_signals(loop: asyncio.AbstractEventLoop) -> _Stop:
-    """An event that SIGTERM and SIGINT set; the second signal ends the process at once."""
-    stop = _Stop()
-
-    def on_signal(number: int) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
-        stop.by_hand = number == signal.SIGINT
-        if stop.by_hand:
-            print("stopping; press Ctrl-C again to stop now", file=sys.stderr, flush=True)
-        log.info("stopping", signal=signal.Signals(number).name)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):  # no signals on this platform's loop
-            loop.add_signal_handler(number, on_signal, number)
-    return stop
-
-
-def _loop_factory(watch_ms: float) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """watch_ms: tell of what holds the loop for longer; 0: of nothing."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None
-    try:
-        import uvloop
-    except ImportError:  # not on this platform
-        factory = None
-    else:
-        factory = uvloop.new_event_loop
-    return watching(factory, LoopWatch(watch_ms / 1000)) if watch_ms else factory
-
-
-def pick_device(wanted: str) -> str:
-    """`auto` made concrete: a GPU when there is one. Torch is asked only where a GPU's driver is."""
-    if wanted != "auto":
-        return wanted
-    if not any(Path("/dev").glob("nvidia[0-9]*")):
-        return "cpu"
-    try:
-        import torch
-    except ImportError:
-        return "cpu"
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def lane_options(settings: SchedulerSettings, device: str) -> SchedulerOptions:

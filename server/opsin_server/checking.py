@@ -179,7 +179,7 @@ def _findings(asked: _Asked) -> "Iterable[Finding]":
     from opsin_detectors.api import LoadContext, LoadError
     from opsin_detectors.sources import ModelSpec, resolve
     from opsin_detectors.testing import Finding, Status, examine
-    from opsin_server.app import pick_device
+    from opsin_server.models.devices import pick_device
     from opsin_server.models.trial import ServerHarness
 
     pictures = [(path.name, path.read_bytes()) for path in asked.pictures]

@@ -222,7 +222,7 @@ def _serve(given: dict[str, Any], config: Path | None, *, until_ready: bool) -> 
     names = {path: "--" + name.replace("_", "-") for name, path in _FLAGS.items()}
     try:
         settings = load(flags, config, names)
-        from opsin_server.app import run
+        from opsin_server.serving import run
 
         return run(settings, until_ready=until_ready)
     except ConfigError as error:

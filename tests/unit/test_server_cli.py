@@ -9,8 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from opsin_server import app as server_app
-from opsin_server import cli
+from opsin_server import cli, serving
 from opsin_server.config import ConfigError, Settings
 
 app = typer.Typer()
@@ -23,7 +22,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Settings]:
     """The settings that the server was started with."""
     seen: list[Settings] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(server_app, "run", lambda settings, **_: seen.append(settings) or 0)
+    monkeypatch.setattr(serving, "run", lambda settings, **_: seen.append(settings) or 0)
     return seen
 
 
@@ -80,14 +79,14 @@ def test_what_the_server_finds_wrong_at_its_start_is_told_the_same_way(
     def fail(settings: Settings, **_: object) -> int:
         raise error
 
-    monkeypatch.setattr(server_app, "run", fail)
+    monkeypatch.setattr(serving, "run", fail)
     result = runner.invoke(app, ["serve"])
     assert result.exit_code == code
     assert result.output == f"opsin: {error}\n"
 
 
 def test_the_exit_code_of_the_server_is_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_app, "run", lambda settings, **_: 7)
+    monkeypatch.setattr(serving, "run", lambda settings, **_: 7)
     assert runner.invoke(app, ["serve"]).exit_code == 7
 
 

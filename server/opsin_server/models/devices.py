@@ -6,8 +6,9 @@ end in `/` and a number that tells apart lanes' devices which are one to torch: 
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
-__all__ = ["current", "devices_of", "place_of"]
+__all__ = ["current", "devices_of", "pick_device", "place_of"]
 
 
 def _gpus() -> int:
@@ -16,6 +17,19 @@ def _gpus() -> int:
     except ImportError:
         return 0
     return torch.cuda.device_count()
+
+
+def pick_device(wanted: str) -> str:
+    """`auto` made concrete: a GPU when there is one. Torch is asked only where a GPU's driver is."""
+    if wanted != "auto":
+        return wanted
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return "cpu"
+    try:
+        import torch
+    except ImportError:
+        return "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def devices_of(wanted: str, gpus: Callable[[], int] = _gpus) -> tuple[str, ...]:
