@@ -19,7 +19,7 @@ from opsin_server.models.staging import Launched, Stager, api_for
 from opsin_server.scheduling.batch import WrongLengthError, out_of_memory
 from opsin_server.scheduling.lanes import DEVICE
 
-__all__ = ["LoadedModel"]
+__all__ = ["LoadedModel", "let_go"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +144,8 @@ class LoadedModel:
 
     def close(self) -> None:
         """Let the detector go, on every device, and those of its second stage."""
-        for one in self.whole:
-            for detector in one.replicas.values() or (one.detector,):
-                detector.close()
+        for detector in self.replicas.values() or (self.detector,):
+            let_go(detector)
 
     def _not_finite(self) -> Failure:
         return Failure(
@@ -154,6 +153,13 @@ class LoadedModel:
             f"model “{self.name}” gave a number that is not finite for this input",
             metadata={"model": self.name, "version": str(self.version)},
         )
+
+
+def let_go(detector: Detector) -> None:
+    """Close a detector, and those of its second stage."""
+    for stage in detector.info.stages:
+        let_go(stage.detector)
+    detector.close()
 
 
 def _finite(output: Output) -> bool:

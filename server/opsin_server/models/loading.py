@@ -5,6 +5,7 @@ version is in meanwhile, and what becomes of one that fails, is `registry.py`'s.
 """
 
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,8 +127,11 @@ class Loader:
             following(settings),
             replicas=on if len(on) > 1 else None,
         )
-        for one in loaded.whole:
-            self._choose_decoder(one)
+        with ExitStack() as undo:
+            undo.callback(loaded.close)
+            for one in loaded.whole:
+                self._choose_decoder(one)
+            undo.pop_all()
         return loaded
 
     def _choose_decoder(self, model: LoadedModel) -> None:

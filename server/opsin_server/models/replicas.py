@@ -5,6 +5,7 @@ one queue by one profile, so devices are meant to be alike; where they are not, 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 import structlog
@@ -14,7 +15,7 @@ from opsin_detectors.finder import Found
 from opsin_detectors.finder import load as load_detector
 from opsin_server.models import memory
 from opsin_server.models.devices import current, place_of
-from opsin_server.models.loaded import LoadedModel
+from opsin_server.models.loaded import LoadedModel, let_go
 from opsin_server.models.warmup import RUNS, RunAlone
 from opsin_server.scheduling.batch import out_of_memory
 
@@ -29,14 +30,12 @@ UNLIKE = 1.25
 def load_on_each(found: Found, context: LoadContext, devices: Sequence[str]) -> dict[str, Detector]:
     """The detector on every device, one after the other; all of them or, with what is raised, none."""
     on: dict[str, Detector] = {}
-    try:
+    with ExitStack() as undo:
         for device in devices:
             with current(device):
                 on[device] = load_detector(found, replace(context, device=place_of(device)))
-    except BaseException:
-        for detector in on.values():
-            detector.close()
-        raise
+            undo.callback(let_go, on[device])
+        undo.pop_all()
     return on
 
 

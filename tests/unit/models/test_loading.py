@@ -1,0 +1,33 @@
+"""Loading: what is left of a model that came up and then could not be served as told."""
+
+from typing import Any
+
+import pytest
+
+from opsin_detectors.api import LoadError
+from opsin_detectors.echo.detector import Echo
+from opsin_detectors.finder import find
+from opsin_server.config import ModelSettings
+from opsin_server.models import loading
+from opsin_server.models.directory import Version
+from opsin_server.models.loading import Loader
+from opsin_server.scheduling.scheduler import Scheduler, SchedulerOptions
+
+
+async def test_a_model_whose_pictures_cannot_be_decoded_as_told_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed: list[Echo] = []
+
+    def cannot(*args: Any, **terms: Any) -> Any:
+        raise LoadError("pictures cannot be decoded on cpu")
+
+    monkeypatch.setattr(Echo, "close", closed.append)
+    monkeypatch.setattr(loading, "takes_tensors", lambda info: True)
+    monkeypatch.setattr(loading, "choose_decoder", cannot)
+    scheduler = Scheduler(SchedulerOptions())
+    loader = Loader(find(), scheduler)
+    with pytest.raises(LoadError, match="cannot be decoded"):
+        loader.load(Version(ModelSettings(name="m", source="echo")))
+    assert len(closed) == 1
+    await scheduler.close()
