@@ -1,9 +1,8 @@
 """An open loop sends when calls are due and counts from there; a closed loop hides what a stall costs."""
 
 import asyncio
+import itertools
 import time
-
-import pytest
 
 from opsin.bench.arrivals import Arrivals
 from opsin.bench.figures import figures_of
@@ -13,30 +12,35 @@ from opsin.bench.presence import Presence
 
 
 class OneAtATime:
-    """A server with one place that is busy for `service` seconds with each call."""
+    """A server with one place that is busy for `service` seconds with each call. most: calls under way."""
 
     def __init__(self, service: float) -> None:
+        self.most = 0
+        self._under_way = 0
         self._service = service
         self._place = asyncio.Lock()
 
     async def __call__(self, number: int) -> Sample:
         started = time.perf_counter()
+        self._under_way += 1
+        self.most = max(self.most, self._under_way)
         async with self._place:
             await asyncio.sleep(self._service)
+        self._under_way -= 1
         return Sample(time.perf_counter() - started)
 
 
 async def test_a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one() -> None:
     """Coordinated omission: asked twice as often as it can answer, the server falls further behind."""
-    closed = await closed_loop(OneAtATime(0.01), Budget(total=40), callers=1)
-    offsets = Arrivals("constant", 200.0).offsets(total=40)
-    opened = await open_loop(OneAtATime(0.01), offsets, Recording(), budget=Budget())
-    alone, behind = (figures_of([one], 1).latency for one in (closed, opened))
-    assert alone
-    assert behind
-    assert behind.p99 > 5 * alone.p50, "half of 40 calls waited for more than 20 others"
+    polite, overrun = OneAtATime(0.01), OneAtATime(0.01)
+    await closed_loop(polite, Budget(total=40), callers=1)
+    opened = await open_loop(
+        overrun, Arrivals("constant", 200.0).offsets(total=40), Recording(), budget=Budget()
+    )
+    assert polite.most == 1, "nobody waits, however slow the server is"
     in_order = [sample.seconds for sample in sorted(opened.samples, key=lambda one: one.at)]
-    assert in_order[-1] > in_order[len(in_order) // 2] > in_order[0], "and each waits longer"
+    more = [later - earlier for earlier, later in itertools.pairwise(in_order)]
+    assert min(more) > 0.004, "each waits for all before it: 10 ms more than the last, and came 5 ms later"
 
 
 async def test_latency_counts_from_when_a_call_was_due_and_not_from_when_it_got_a_place() -> None:
@@ -85,7 +89,8 @@ async def test_calls_that_find_too_many_under_way_are_counted_and_not_sent() -> 
     async def later() -> None:
         while sent < 4:
             await asyncio.sleep(0)
-        await asyncio.sleep(0.02)
+        for _ in range(50):  # turns of the loop, in each of which one is due
+            await asyncio.sleep(0)
         gate.set()
 
     opening = asyncio.create_task(later())
@@ -114,9 +119,9 @@ async def test_a_run_lasts_as_long_as_its_arrivals_are_spread_over() -> None:
     async def call(number: int) -> Sample:
         return Sample(0.0)
 
+    begun = time.perf_counter()
     done = await open_loop(call, [0.0, 0.1], Recording(), budget=Budget(), span=0.25)
-    assert done.seconds == pytest.approx(0.25, abs=0.2)
-    assert done.seconds >= 0.25
+    assert 0.25 <= done.seconds <= time.perf_counter() - begun
 
 
 async def test_a_loop_that_cannot_keep_up_says_by_how_much_it_was_late() -> None:
