@@ -201,13 +201,14 @@ async def test_closing_fails_who_waits_and_lets_who_runs_finish(pool: CpuPool) -
 
 
 async def test_closing_ends_the_threads() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     pool = CpuPool(workers=3)
-    assert threading.active_count() == before + 3
+    workers = set(threading.enumerate()) - before
+    assert len(workers) == 3
     await pool.run(str, 1)
     pool.close()
     pool.close()
-    assert threading.active_count() == before
+    assert not any(worker.is_alive() for worker in workers)
 
 
 def test_a_loop_that_ended_before_the_answer_does_not_kill_the_worker() -> None:
