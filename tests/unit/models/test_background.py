@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -17,7 +16,7 @@ from opsin_server.models.background import in_background
 async def main():
     try:
         async with asyncio.timeout(0.1):
-            await in_background(time.sleep, 60)
+            await in_background(time.sleep, 3600)
     except TimeoutError:
         print("left")
 
@@ -47,7 +46,5 @@ async def test_it_is_busy_until_the_work_ends_though_nobody_waits_for_it() -> No
 
 
 def test_a_process_ends_without_it() -> None:
-    begun = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", ENDLESS], capture_output=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", ENDLESS], capture_output=True, timeout=100, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, b"left")
-    assert time.monotonic() - begun < 20
