@@ -24,13 +24,15 @@ def service(max_duration: float) -> Any:
 
 
 async def test_streams_that_began_together_are_not_sent_away_together() -> None:
-    now = asyncio.get_running_loop().time()
-    timers = [service(100.0)._end_in_time(Stream()) for _ in range(200)]
-    ages = [timer.when() - now for timer in timers]
+    loop, streams = asyncio.get_running_loop(), service(1000.0)
+    begun = loop.time()
+    timers = [streams._end_in_time(Stream()) for _ in range(200)]
+    passed = loop.time() - begun
+    ages = [timer.when() - begun for timer in timers]
     for timer in timers:
         timer.cancel()
-    assert 100 * (1 - JITTER) <= min(ages) < 95
-    assert 105 < max(ages) <= 100 * (1 + JITTER) + 1
+    assert 1000 * (1 - JITTER) <= min(ages) < 950
+    assert 1050 < max(ages) <= 1000 * (1 + JITTER) + passed
 
 
 async def test_a_stream_that_is_old_enough_is_told_why_it_goes() -> None:
