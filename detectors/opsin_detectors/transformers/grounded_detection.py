@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForZeroShotObjectDetection
 
 from opsin_detectors import tensors
-from opsin_detectors.api import Detector, Input, Item, LoadContext, ModelInfo, Options, Output, Prepared, Task
+from opsin_detectors.api import Detector, Input, Item, LoadContext, Options, Output, Prepared, Task
 from opsin_detectors.inputs import picture_of
 from opsin_detectors.transformers import pictures, set_prediction, varied_pictures
-from opsin_detectors.transformers.candidates import Sought, labels_of
+from opsin_detectors.transformers.candidates import Sought, info_of, labels_of
 from opsin_detectors.transformers.checkpoint import Checkpoint
 from opsin_detectors.transformers.prompts import NOBODY, Prompts
 from opsin_detectors.transformers.texts import Texts, token_limit
@@ -39,16 +39,7 @@ class GroundedDetector(Detector):
         self._model = tensors.placed(
             checkpoint.model(AutoModelForZeroShotObjectDetection), self._device, dtype, layout
         )
-        self.info = ModelInfo(
-            tasks=frozenset({Task.DETECT, Task.ZERO_SHOT}),
-            defaults=Options(min_score=min_score),
-            max_batch=8 if self._device.type == "cpu" else 32,
-            decode_size=self._pictures.decode_size,
-            device=context.device,
-            dtype=tensors.name_of(dtype),
-            runtime=layout,
-            memory_bytes=tensors.bytes_of(self._model),
-        )
+        self.info = info_of(self._model, context, min_score=min_score, decode_size=self._pictures.decode_size)
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """The picture beside the tokens of its labels, whose owners are the state.
