@@ -80,9 +80,8 @@ def stick(weights: Mapping[int, int], name: str, routing_key: str) -> int:
 
 
 def _score(weight: int, name: str, version: int, routing_key: str) -> float:
-    digest = blake2b(
-        routing_key.encode("utf-8", "surrogatepass"), key=f"{name}@{version}".encode()[:64], digest_size=8
-    ).digest()
+    spelled = f"{name}@{version}\0{routing_key}"  # no name holds a zero
+    digest = blake2b(spelled.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     unit = (int.from_bytes(digest, "little") + 0.5) / 2**64
     # The highest hash rounds to 1, whose logarithm is 0.
     return weight / -math.log(min(unit, 1 - 2**-53))
