@@ -19,10 +19,13 @@ async def test_a_model_whose_pictures_cannot_be_decoded_as_told_is_closed(
 ) -> None:
     closed: list[Echo] = []
 
+    def close(echo: Echo) -> None:
+        closed.append(echo)
+
     def cannot(*args: Any, **terms: Any) -> Any:
         raise LoadError("pictures cannot be decoded on cpu")
 
-    monkeypatch.setattr(Echo, "close", lambda echo: closed.append(echo))
+    monkeypatch.setattr(Echo, "close", close)
     monkeypatch.setattr(loading, "takes_tensors", lambda info: True)
     monkeypatch.setattr(loading, "choose_decoder", cannot)
     scheduler = Scheduler(SchedulerOptions())
