@@ -41,7 +41,11 @@ def set_apart() -> None:
 
 
 def collect() -> None:
-    """Look for garbage everywhere, also among what was set apart; what was, is again."""
+    """Look for garbage everywhere, also among what was set apart; what was, is again.
+
+    With it whatever is in flight right now: a busy server has no better moment. That goes as ever once nobody
+    holds it, and what of it holds itself by then goes the next time, so it never adds up.
+    """
     apart = gc.get_freeze_count()
     gc.unfreeze()
     gc.collect()

@@ -18,6 +18,10 @@ class Ring:
         self.itself = self
 
 
+class Held:
+    """Held by others only, as most of what a call makes."""
+
+
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     limits = gc.get_threshold()
@@ -53,6 +57,17 @@ def test_a_model_that_was_there_when_serving_began_goes_when_it_is_unloaded() ->
     give_back(gone)
     assert gone() is None
     assert gc.get_freeze_count(), "the rest stays apart"
+
+
+def test_what_was_in_flight_when_a_model_was_unloaded_does_not_add_up() -> None:
+    interpreter.set_apart()
+    in_flight, alone = Ring(), Held()
+    give_back(weakref.ref(Ring()))
+    gone: list[weakref.ref[object]] = [weakref.ref(in_flight), weakref.ref(alone)]
+    del in_flight, alone
+    assert gone[1]() is None, "nobody holds it: no collection is needed"
+    give_back(weakref.ref(Ring()))
+    assert gone[0]() is None
 
 
 def test_a_process_that_set_nothing_apart_is_left_alone() -> None:
