@@ -1,11 +1,13 @@
 """Answers that servers share, in Redis: looked for within milliseconds, written when nobody waits for it.
 
-What Redis may cost: a look-up ends after `timeout`, whatever Redis does. When it keeps failing, the breaker
-opens and nobody asks; one task of ours tries it again from time to time and opens the connections anew, so
-that no call pays for finding out. Writes are queued, bounded in number and bytes, and sent several at a time.
+What Redis may cost: a look-up ends after `timeout`, whatever Redis does, its claim included. When it keeps
+failing, the breaker opens and nobody asks; one task of ours tries it again from time to time and opens the
+connections anew, so that no call pays for finding out. Writes are queued, bounded in number and bytes, and
+sent several at a time.
 
 Stampedes: who finds nothing claims the key for `wait` seconds. Others that miss it meanwhile, on any server,
-look again for as long before they compute it themselves. A claim is a hint, not a lock: it ends by itself.
+look again for as long, and no longer, before they compute it themselves. A claim is a hint, not a lock: it
+ends by itself.
 
 Values are bytes to this module. Nothing here raises to its callers.
 """
@@ -127,37 +129,41 @@ class RedisCache:
             self._metrics.looked("redis", "skipped")
             return None
         self._looking += 1
+        by = asyncio.get_running_loop().time() + self._terms.timeout
         try:
-            data = await self._get(key)
+            data = await self._get(key, by)
             failed = data is None
             # Not after a look-up that failed: one wait for a Redis in trouble is enough.
-            if data == b"" and self._terms.wait and not self._breaker.open and not await self._claim(key):
+            if data == b"" and self._terms.wait and not self._breaker.open and not await self._claim(key, by):
                 data = await self._await_other(key, min(patience, self._terms.wait))
         finally:
             self._looking -= 1
         self._metrics.looked("redis", "hit" if data else "error" if failed else "miss")
         return data or None
 
-    async def _get(self, key: bytes) -> bytes | None:
-        """What lies there, empty when nothing does; None when there is no telling."""
+    async def _get(self, key: bytes, by: float) -> bytes | None:
+        """What lies there, empty when nothing does; None when there is no telling by then."""
         # GETRANGE, so that a value that is not ours cannot be too large.
-        found: bytes | None = await self._ask(self._redis.getrange(self._name(key), 0, LARGEST), None)
+        found: bytes | None = await self._ask(self._redis.getrange(self._name(key), 0, LARGEST), None, by)
         return found
 
-    async def _claim(self, key: bytes) -> bool:
-        """Whether it is for us to compute; also when there is no telling."""
+    async def _claim(self, key: bytes, by: float) -> bool:
+        """Whether it is for us to compute; also when there is no telling by then."""
         lasts = max(1, _milliseconds(self._terms.wait))
-        return bool(await self._ask(self._redis.set(self._name(key, "claim"), b"1", nx=True, px=lasts), True))
+        claimed = self._redis.set(self._name(key, "claim"), b"1", nx=True, px=lasts)
+        return bool(await self._ask(claimed, True, by))
 
     async def _await_other(self, key: bytes, patience: float) -> bytes | None:
         loop = asyncio.get_running_loop()
         ends, pause = loop.time() + patience, FIRST_PAUSE
-        while loop.time() + pause < ends and not self._breaker.open:
-            await asyncio.sleep(pause)
-            data = await self._get(key)
-            if data != b"":
-                return data
-            pause = min(2 * pause, LONGEST_PAUSE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(ends):
+                while loop.time() + pause < ends and not self._breaker.open:
+                    await asyncio.sleep(pause)
+                    data = await self._get(key, loop.time() + self._terms.timeout)
+                    if data != b"":
+                        return data
+                    pause = min(2 * pause, LONGEST_PAUSE)
         return None
 
     def _name(self, key: bytes, what: str = "answer") -> str:
@@ -194,15 +200,16 @@ class RedisCache:
                 pipe.set(self._name(write.key), data, px=_milliseconds(self._terms.ttl) or None)
                 written += 1
             pipe.delete(self._name(write.key, "claim"))
-        if await self._ask(pipe.execute(), None, SLOW_TIMEOUT) is not None:
+        by = asyncio.get_running_loop().time() + SLOW_TIMEOUT
+        if await self._ask(pipe.execute(), None, by) is not None:
             self._metrics.wrote(written)
 
     # -- trouble -----------------------------------------------------------------------------------------
 
-    async def _ask(self, command: Awaitable[Any], otherwise: Any, seconds: float = 0.0) -> Any:
-        """What Redis says within so long (0: as for a look-up); errors end here, and count."""
+    async def _ask(self, command: Awaitable[Any], otherwise: Any, by: float) -> Any:
+        """What Redis says by that time of the loop's; errors end here, and count."""
         try:
-            async with asyncio.timeout(seconds or self._terms.timeout):
+            async with asyncio.timeout_at(by):
                 answer = await command
         except Exception as error:
             self._metrics.error(self._kind(error))

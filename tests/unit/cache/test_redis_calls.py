@@ -1,6 +1,7 @@
 """How often a Redis in trouble is waited for, with a stand-in for its client."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from opsin_server.cache.redis import RedisCache, RedisTerms
 from opsin_server.telemetry.caching import CacheMetrics
 
 KEY = b"k" * 32
+HOUR = 3600.0
 
 
 class Silent:
@@ -35,10 +37,36 @@ class Silent:
         return True
 
 
-def over(client: Silent, registry: CollectorRegistry | None = None) -> RedisCache:
-    cache = RedisCache(
-        RedisTerms("redis://127.0.0.1:1/0", timeout=0.002), CacheMetrics(registry or CollectorRegistry())
-    )
+class Slow(Silent):
+    """Finds nothing, and takes all the time of a look-up for it; then it says nothing. jumped: seconds."""
+
+    jumped = 0.0
+
+    async def getrange(self, name: str, start: int, end: int) -> bytes:
+        self.asked.append("get")
+        self.jumped += HOUR
+        return b""
+
+
+class Claimed(Silent):
+    """Somebody else computes what it has not; after that it says nothing."""
+
+    async def getrange(self, name: str, start: int, end: int) -> bytes:
+        if self.asked:
+            return await super().getrange(name, start, end)
+        self.asked.append("get")
+        return b""
+
+    async def set(self, name: str, value: bytes, **how: Any) -> bool:
+        self.asked.append("claim")
+        return False
+
+
+def over(
+    client: Silent, registry: CollectorRegistry | None = None, timeout: float = 0.002, wait: float = 0.1
+) -> RedisCache:
+    terms = RedisTerms("redis://127.0.0.1:1/0", timeout=timeout, wait=wait)
+    cache = RedisCache(terms, CacheMetrics(registry or CollectorRegistry()))
     cache._redis = client
     return cache
 
@@ -67,6 +95,25 @@ async def test_what_is_not_there_is_claimed_and_what_is_there_is_given() -> None
     assert await cache.get(KEY) == b"answer"
     assert client.asked == ["get", "claim", "get"]
     await cache_closed(cache)
+
+
+async def test_a_look_up_and_its_claim_have_one_time_to_wait_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = Slow()
+    cache = over(client, timeout=HOUR)
+    monkeypatch.setattr(
+        asyncio.get_running_loop(), "time", lambda: time.monotonic() + client.jumped, raising=True
+    )
+    assert await cache.get(KEY) is None
+    assert client.asked == ["get", "claim"]
+
+
+async def test_who_waits_for_anothers_answer_waits_no_longer_than_was_said() -> None:
+    client = Claimed()
+    cache = over(client, timeout=HOUR, wait=0.02)
+    assert await cache.get(KEY, patience=HOUR) is None
+    assert client.asked == ["get", "claim", "get"]
 
 
 @pytest.mark.parametrize("held", [64])
