@@ -12,7 +12,7 @@ Owns which crops are made and how answers are merged; the first stage is the pip
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -48,6 +48,11 @@ class Second:
     name: str = ""
     margin: float = 0.0
     classes: frozenset[str] = frozenset()
+
+    @property
+    def terms(self) -> tuple[Hashable, ...]:
+        """What it looks at and what becomes of that, as plain values: an answer is kept under them too."""
+        return (self.task.value, self.name, self.margin, tuple(sorted(self.classes)))
 
     def wants(self, found: Detection) -> bool:
         """Whether it looks at this box."""

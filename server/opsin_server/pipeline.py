@@ -163,8 +163,15 @@ class Pipeline:
         async def compute(caller: Caller, watch: Stopwatch) -> DetectAnswer:
             return await self._detect(looks, caller, seconds, call.options.regions, watch)
 
-        others = tuple(s.model.key for s in seconds if s.model not in model.whole)
-        question = Question("detect", task, (model.key, *others), options, call.options.regions)
+        others = [second for second in seconds if second.model not in model.whole]
+        question = Question(
+            "detect",
+            task,
+            (model.key, *(second.model.key for second in others)),
+            options,
+            call.options.regions,
+            stages=tuple(second.terms for second in others),
+        )
         asked = Asked(question, call.source, _ref(model), call.options.skip_cache)
         return await self._results.answer(asked, call.caller, watch, compute)
 

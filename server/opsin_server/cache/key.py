@@ -37,6 +37,7 @@ class Question:
 
     kind: `detect` or `embed`. models: keys, `name@version`, of the model and of those of its second stage.
     options: as the model is run with. regions: as asked, empty for the whole picture.
+    stages: what the models of the second stage look at: plain values, spelled alike in every process.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Question:
     regions: tuple[Box, ...] = ()
     normalize: bool = True
     dimensions: int = 0
+    stages: tuple[Hashable, ...] = ()
 
 
 def mark(question: Hashable, source: Known) -> Hashable:
@@ -127,6 +129,7 @@ def _spelled(question: Question) -> bytes:
         [(box.x_min, box.y_min, box.x_max, box.y_max) for box in question.regions],
         question.normalize,
         question.dimensions,
+        question.stages,
     )
     spelled = repr(words).encode("utf-8", "surrogatepass")
     return len(spelled).to_bytes(4, "big") + spelled

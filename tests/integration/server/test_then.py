@@ -138,6 +138,23 @@ async def test_boxes_get_vectors_unless_the_call_names_whose_it_wants() -> None:
     assert own.detections[0].embedding.dimensions == 8
 
 
+async def test_vectors_of_wider_crops_are_not_given_to_whom_asked_for_the_box(folder: Path) -> None:
+    """The same models look at the same picture, at more of it."""
+    look = f"look={checkpoints.vit()}"
+    boxes = "boxes=halves,then=look,then_margin=0.5"
+    out = io.BytesIO()
+    Pictures.linear_gradient("L").convert("RGB").save(out, "PNG")
+    told = DetectRequest(model="boxes", image=Image(encoded=out.getvalue()))
+    asked = DetectRequest(model="boxes", image=told.image)
+    asked.options.MergeFrom(DetectOptions(embed_detections=True, embed_model="look"))
+    async with serving(boxes, look, detectors={"dirs": [folder]}, cache={"memory_bytes": 1 << 20}) as server:
+        answers = [await server.inference.Detect(one) for one in (told, asked, told)]
+
+    first, second, third = (bytes(one.detections[1].embedding.packed) for one in answers)
+    assert first == third
+    assert first != second
+
+
 async def test_a_stream_and_a_batch_go_on_with_the_next_model_as_well(folder: Path) -> None:
     async with (
         serving("plates=halves,then=reader", detectors={"dirs": [folder]}) as server,
