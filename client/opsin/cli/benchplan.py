@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import typer
 
@@ -14,11 +12,12 @@ from opsin.bench.messages import Asked
 from opsin.bench.payloads import Payload
 from opsin.bench.plan import Plan, Point
 from opsin.bench.run import pictures
+from opsin.cli.benchoptions import Options
 from opsin.cli.connection import Settings, client_options
 from opsin.cli.inputs import find_pictures
 from opsin.cli.parsing import parse_duration, parse_freshness, parse_size
 
-__all__ = ["Options", "plan_of"]
+__all__ = ["plan_of"]
 
 BARE_SECONDS = 4.0
 """Of each round of the bare model, when --duration does not say."""
@@ -26,39 +25,6 @@ CALLERS = 8
 TOTAL = 200
 PAIRED_ROUNDS = 6
 """The fewest rounds whose interval reaches 95 %."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options as they were typed; what was left out is empty, 0 or None."""
-
-    inputs: list[str]
-    model: str
-    method: str
-    concurrency: str
-    total: int | None
-    duration: str
-    rps: str
-    arrivals: str
-    trace: Path | None
-    deadline: str
-    knee: bool
-    warmup: float
-    batch_size: int
-    freshness: str
-    processes: int
-    connections: int
-    size: str
-    text: bool
-    same: bool
-    allow_cache: bool
-    repeats: int
-    against: str
-    bare_model: str
-    bare_processes: int
-    bare_threads: int
-    bare_batch: int
-    name: str
 
 
 @contextmanager
@@ -78,7 +44,7 @@ def plan_of(options: Options, settings: Settings) -> Iterator[Plan]:
     with _payload(options) as payload:
         yield Plan(
             client=client,
-            method=options.method,
+            method=str(options.method),
             payload=payload,
             asked=asked,
             points=points,
