@@ -216,7 +216,8 @@ async def test_what_an_unloaded_version_answered_is_gone() -> None:
 
 
 def shared(url: str, **more: Any) -> dict[str, Any]:
-    return {"redis": url, **more}
+    """Settings with a Redis that is waited for: by default, ten milliseconds late is as good as not there."""
+    return {"redis": url, "redis_timeout": 1.0, **more}
 
 
 async def kept(redis: Any, count: int) -> list[bytes]:
@@ -251,7 +252,7 @@ async def test_one_servers_answer_is_anothers_hit(tmp_path: Path) -> None:
 
 
 async def test_two_servers_asked_at_once_compute_it_once(tmp_path: Path) -> None:
-    terms = {"redis_wait": 2.0, "redis_timeout": 0.2}
+    terms = {"redis_wait": 10.0}
     async with (
         redis_server(tmp_path) as redis,
         serving(SLOW, cache=shared(redis.url, **terms)) as one,
@@ -280,7 +281,7 @@ async def test_redis_in_trouble_is_asked_three_times_and_then_left_alone(
 ) -> None:
     async with (
         redis_server(tmp_path) as redis,
-        serving("echo=echo,light=false", cache=shared(redis.url)) as served,
+        serving("echo=echo,light=false", cache=shared(redis.url, redis_timeout=0.2)) as served,
     ):
         await known(served)
         await ask(served, picture(0))
@@ -301,11 +302,11 @@ async def test_redis_in_trouble_is_asked_three_times_and_then_left_alone(
         )
         redis.line.refused = False
         redis.line.passing.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             while metric(served, "opsin_cache_redis_open"):
                 await asyncio.sleep(0.05)
         # One look-up may still be too late on a busy machine; the promise is that answers are found again.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             while (await ask(served, picture(200))).cache != HIT:
                 await asyncio.sleep(0.01)
 
