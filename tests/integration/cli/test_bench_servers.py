@@ -53,7 +53,7 @@ def test_a_closed_loop_hides_what_an_open_one_shows_of_an_overloaded_server(targ
     assert opened["offered"] == 40
     assert opened["rate"] < 25, "the server does what it can"
     assert opened["latency"]["p99"] > 600, "40 calls of 50 ms within a second"
-    assert opened["latency"]["p99"] > 1.5 * opened["latency"]["p50"], "and it gets worse as it goes on"
+    assert opened["latency"]["p99"] - opened["latency"]["p50"] > 400, "each waits 25 ms more than the last"
 
 
 def test_goodput_counts_what_was_answered_in_time(target: str) -> None:
