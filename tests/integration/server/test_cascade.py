@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import threading
 from typing import Any
 
 import grpc
@@ -70,18 +71,29 @@ async def test_a_routing_key_chooses_the_second_model_too(monkeypatch: pytest.Mo
 async def test_the_picture_counts_against_the_budget_from_stage_to_stage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with serving("echo", "second=echo,delay_ms=100,max_batch=1") as server:
+    async with serving("echo", "second=echo,light=false,max_batch=1") as server:
         budget, least = server.app._budget, []
         assembled = server.app.pipeline._assembled
+        second = server.app.registry.route("second", "embed").detector
+        began, may_end, infer = asyncio.Event(), threading.Event(), second.infer
+        loop = asyncio.get_running_loop()
 
         async def between(*args: Any) -> Any:
             least.append(budget.used)
             return await assembled(*args)
 
+        def held(batch: Any) -> Any:
+            loop.call_soon_threadsafe(began.set)
+            may_end.wait(60)
+            return infer(batch)
+
         monkeypatch.setattr(server.app.pipeline, "_assembled", between)
+        monkeypatch.setattr(second, "infer", held)
         call = asyncio.ensure_future(server.inference.Detect(request()))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(60):
+            await began.wait()
         least.append(budget.used)  # the second stage runs
+        may_end.set()
         assert len((await call).detections) == 1
         assert min(least) >= SIDE * SIDE * 3
         assert budget.used == 0
