@@ -4,6 +4,9 @@
 told, runs some seconds of decode, prepare, stack, infer, finish in as many threads as it has lanes: the
 server's own decoder and the detector's own code, no queue, no wire, no check of the answers. One process of
 several lanes is the server's own kind; several processes of one lane are what needs no interpreter lock.
+
+What users compare with, `opsin_server.bare`, runs batches as a lane does, staged and checked; this is the
+harder yardstick, of the detector alone. Loading, decoding and preparing are the same.
 """
 
 import argparse
@@ -25,14 +28,10 @@ import numpy as np
 
 import opsin
 from bench.server import environment
-from opsin_detectors.api import Detector, Item, LoadContext, Prepared, Task
-from opsin_detectors.finder import find, load
-from opsin_detectors.sources import parse, resolve
-from opsin_server.calls import EncodedImage
-from opsin_server.media.decode import decode
-from opsin_server.media.header import MediaLimits
+from opsin_detectors.api import Detector
+from opsin_server.bare import loaded, ready, task_of
 
-__all__ = ["Bare", "Round", "hear", "loaded", "main", "stacked"]
+__all__ = ["Alone", "Bare", "Round", "hear", "main", "stacked"]
 
 WARM_BATCHES = 3
 
@@ -141,37 +140,12 @@ def hear(process: "subprocess.Popen[str]") -> str:
 # --- in the other process ---------------------------------------------------------------------------------
 
 
-def loaded(written: str, runtime: str, dtype: str, threads: int) -> Detector:
-    """A model as `--model` writes it, run as told."""
-    spec = parse(written)
-    resolved = resolve(spec, find(()))
-    context = LoadContext(
-        name=spec.name,
-        source=resolved.source,
-        folder=resolved.found.folder,
-        settings=resolved.settings,
-        device="cpu",
-        dtype=dtype,
-        runtime=runtime,
-        threads=threads,
-    )
-    return load(resolved.found, context)
-
-
 def _run(model: Detector, pictures: Sequence[bytes]) -> None:
     """The whole path of a batch."""
-    pairs = [_ready(model, data) for data in pictures]
+    pairs = [ready(model, task_of(model), data) for data in pictures]
     data = [prepared.data for prepared, _ in pairs]
     outputs = model.infer(data if model.info.input is None else stacked(data, model.info.input.framework))
     model.finish(outputs, [item for _, item in pairs])
-
-
-def _ready(model: Detector, data: bytes) -> tuple[Prepared, Item]:
-    task = Task.DETECT if Task.DETECT in model.info.tasks else Task.CLASSIFY_IMAGE
-    options = model.info.defaults
-    image = decode(EncodedImage(data), MediaLimits(), near=model.info.decode_size)
-    prepared = model.prepare(image, task, options)
-    return prepared, Item(task, options, prepared.state, image.width, image.height)
 
 
 def stacked(data: Sequence[Any], framework: str) -> Any:
@@ -225,7 +199,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("pictures", nargs="+")
     asked = parser.parse_args()
-    model = loaded(asked.model, asked.runtime, asked.dtype, asked.width)
+    model = loaded(asked.model, runtime=asked.runtime, dtype=asked.dtype, threads=asked.width)
     pictures = [Path(path).read_bytes() for path in asked.pictures]
     for batch in itertools.islice(_batches(pictures, 2, 0), WARM_BATCHES):
         _run(model, batch)

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.bare import loaded, stacked
-from opsin_detectors.api import Detector, Item, Task
+from bench.bare import stacked
+from opsin_detectors.api import Detector, Item
+from opsin_server.bare import loaded, task_of
 from opsin_server.calls import EncodedImage
 from opsin_server.media.decode import decode
 from opsin_server.media.header import MediaLimits
@@ -35,7 +36,7 @@ def costs(model: Detector, pictures: Sequence[bytes], seconds: float) -> dict[st
 
 
 def _batch(model: Detector, pictures: Sequence[bytes], spent: dict[str, float]) -> None:
-    task = Task.DETECT if Task.DETECT in model.info.tasks else Task.CLASSIFY_IMAGE
+    task = task_of(model)
     options, last = model.info.defaults, time.thread_time()
 
     def charge(step: str) -> None:
@@ -67,7 +68,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("pictures", nargs="+")
     asked = parser.parse_args()
-    model = loaded(asked.model, asked.runtime, asked.dtype, 1)
+    model = loaded(asked.model, runtime=asked.runtime, dtype=asked.dtype)
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     pictures = [Path(path).read_bytes() for path in asked.pictures]

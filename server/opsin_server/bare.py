@@ -22,7 +22,7 @@ from pathlib import Path
 from threading import BrokenBarrierError
 from typing import Any
 
-from opsin_detectors.api import Item, LoadContext, LoadError, Prepared, Task
+from opsin_detectors.api import Detector, Item, LoadContext, LoadError, Prepared, Task
 from opsin_detectors.finder import find, load
 from opsin_detectors.sources import parse, resolve
 from opsin_server.calls import EncodedImage
@@ -31,7 +31,7 @@ from opsin_server.media.decode import decode
 from opsin_server.media.header import MediaLimits
 from opsin_server.models.loaded import LoadedModel
 
-__all__ = ["Round", "Work", "main", "measure"]
+__all__ = ["Round", "Work", "loaded", "main", "measure", "ready", "task_of"]
 
 WARM_BATCHES = 3
 PATIENCE = 300.0
@@ -90,7 +90,7 @@ def _process(work: Work, start: Any) -> float:
         model = _load(work)
         _set_threads(work.threads)
         batches = _batches(work)
-        task = _task(model)
+        task = task_of(model.detector)
         for _ in range(WARM_BATCHES):
             run_batch(model, task, next(batches), {})
     except Failure as failure:
@@ -120,15 +120,16 @@ def run_batch(model: LoadedModel, task: Task, pictures: Sequence[bytes], local: 
 
     Raises Failure for a picture that is none.
     """
-    pairs = [_ready(model, task, data) for data in pictures]
+    pairs = [ready(model.detector, task, data) for data in pictures]
     launched = model.launch([prepared for prepared, _ in pairs], local)
     model.finish(model.collect(launched, local), [item for _, item in pairs])
 
 
-def _ready(model: LoadedModel, task: Task, data: bytes) -> tuple[Prepared, Item]:
-    options = model.info.defaults
-    image = decode(EncodedImage(data), MediaLimits(), near=model.info.decode_size)
-    prepared = model.detector.prepare(image, task, options)
+def ready(detector: Detector, task: Task, data: bytes) -> tuple[Prepared, Item]:
+    """A picture, decoded and prepared as the server does it. Raises Failure for one that is none."""
+    options = detector.info.defaults
+    image = decode(EncodedImage(data), MediaLimits(), near=detector.info.decode_size)
+    prepared = detector.prepare(image, task, options)
     return prepared, Item(task, options, prepared.state, image.width, image.height)
 
 
@@ -141,25 +142,31 @@ def _batches(work: Work) -> "itertools.cycle[tuple[bytes, ...]]":
 
 
 def _load(work: Work) -> LoadedModel:
-    spec = parse(work.model)
-    resolved = resolve(spec, find(work.detectors_dirs))
-    context = LoadContext(
-        name=spec.name,
-        source=resolved.source,
-        settings=resolved.settings,
+    detector = loaded(
+        work.model,
+        dirs=work.detectors_dirs,
         device=work.device,
         dtype=work.dtype,
         runtime=work.runtime,
         threads=work.threads,
     )
-    return LoadedModel(spec.name, 1, load(resolved.found, context))
+    return LoadedModel(parse(work.model).name, 1, detector)
 
 
-def _task(model: LoadedModel) -> Task:
+def loaded(written: str, *, dirs: Sequence[str] = (), **terms: Any) -> Detector:
+    """A model as `--model` writes it. terms: as of `LoadContext`. Raises LoadError."""
+    spec = parse(written)
+    resolved = resolve(spec, find(dirs))
+    context = LoadContext(name=spec.name, source=resolved.source, settings=resolved.settings, **terms)
+    return load(resolved.found, context)
+
+
+def task_of(detector: Detector) -> Task:
+    """What it does with a picture. Raises LoadError where that is nothing."""
     for task in _TASKS:
-        if task in model.info.tasks:
+        if task in detector.info.tasks:
             return task
-    raise LoadError(f"model “{model.name}” looks at no pictures; the bare loop runs on pictures only")
+    raise LoadError("it looks at no pictures; the bare loop runs on pictures only")
 
 
 def _set_threads(threads: int) -> None:
