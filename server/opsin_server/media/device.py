@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 
 from opsin_detectors.api import ImageInput
-from opsin_server.media.exif import upright_size
+from opsin_server.media.exif import moves, upright_size
 from opsin_server.media.header import Header
 from opsin_server.media.plain_jpeg import is_plain
 
@@ -155,7 +155,7 @@ def _painted_over(pixels: Any) -> bool:
 
 def _upright(pixels: Any, turn: int) -> Any:
     """As `exif.turn_upright` does with arrays."""
-    if turn >= 5:
+    swapped, mirrored = moves(turn)
+    if swapped:
         pixels = pixels.transpose(0, 1)
-    sides = [side for side, turns in enumerate(((3, 4, 7, 8), (2, 3, 6, 7))) if turn in turns]
-    return (pixels.flip(sides) if sides else pixels).contiguous()
+    return (pixels.flip(mirrored) if mirrored else pixels).contiguous()
