@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
@@ -76,7 +77,7 @@ async def versions(server: Serving) -> dict[int, str]:
 
 
 async def gone(server: Serving, version: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while version in await versions(server):
             await asyncio.sleep(0.01)
 
@@ -111,7 +112,7 @@ async def callers(server: Serving, count: int = 8) -> AsyncGenerator[Counter[Any
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.01)
 
@@ -143,16 +144,20 @@ async def test_rolling_back_is_setting_the_old_weights_again() -> None:
         assert {await ask(server) for _ in range(20)} == {1}
 
 
-async def test_a_call_that_was_accepted_is_answered_by_a_version_that_is_unloaded() -> None:
-    async with serving("echo=echo,delay_ms=300,max_batch=1") as server:
+async def test_a_call_that_was_accepted_is_answered_by_a_version_that_is_unloaded(
+    gate: threading.Event,
+) -> None:
+    async with serving("echo=echo,light=false,max_batch=1") as server:
         await load(server)
+        gate.clear()
         waiting = [asyncio.create_task(ask(server, "echo@1", text=str(n))) for n in range(4)]
-        await asyncio.sleep(0.1)
+        await until(lambda: server.app.registry.versions("echo")[0].users == 4)
         reply = await server.models.UnloadModel(UnloadModelRequest(name="echo", version=1))
         assert reply.model.state == ModelState.MODEL_STATE_DRAINING
         assert await refused(ask(server, "echo@1")) == ("UNAVAILABLE", "MODEL_NOT_READY", "model")
         again = await server.models.UnloadModel(UnloadModelRequest(name="echo", version=1))
         assert again.model.state == ModelState.MODEL_STATE_DRAINING
+        gate.set()
         assert await asyncio.gather(*waiting) == [1, 1, 1, 1]
         await gone(server, 1)
         assert await refused(ask(server, "echo@1")) == ("NOT_FOUND", "VERSION_NOT_FOUND", "model")
@@ -355,16 +360,22 @@ async def test_a_shadow_looks_at_copies_and_tells_nobody_but_the_metrics(
         assert [o.response.model.version for o in outcomes] == [1, 1]
 
 
-async def test_a_slow_shadow_is_left_behind_and_keeps_nobody_waiting() -> None:
+async def test_a_slow_shadow_is_left_behind_and_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with serving("echo", scheduler={"lanes": 2}) as server:
-        await load(server, settings={"delay_ms": "400", "max_batch": "1"})
+        await load(server, settings={"max_batch": "1"})
+        shadow, may_end = server.app.registry.versions("echo")[1].loaded, threading.Event()
+        assert shadow is not None
+        monkeypatch.setattr(
+            shadow.detector, "infer", lambda batch: may_end.wait(60) and [one for _, one in batch]
+        )
         await traffic(server, shadow=2)
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
         for n in range(200):
             assert await ask(server, text=str(n)) == 1
-        assert loop.time() - begun < 40, "in line with copies of 400 ms, 200 calls take 80 seconds"
-        assert shadowed(server, "dropped") > 100
+        # One copy is still looked at, or was given up after five seconds, and counts as dropped then.
+        assert shadowed(server, "dropped") in (199, 200)
+        may_end.set()
         await traffic(server)
 
 
@@ -393,13 +404,25 @@ async def test_a_version_that_is_gone_leaves_no_series_and_no_health() -> None:
 
 async def test_an_unloaded_detector_is_held_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bool] = []
-    monkeypatch.setattr("opsin_server.models.lifecycle.give_back", lambda gone: seen.append(gone() is None))
+
+    def let_go(gone: Callable[[], object]) -> None:
+        """On a thread of its own: other threads may have to wait for a core before they let go."""
+        ends = time.monotonic() + 30
+        while gone() is not None and time.monotonic() < ends:
+            time.sleep(0.001)
+        seen.append(gone() is None)
+
+    monkeypatch.setattr("opsin_server.models.lifecycle.give_back", let_go)
     async with serving("echo") as server:
-        for turn in range(3):
-            await load(server, version=2)
-            await asyncio.gather(*(ask(server, "echo@2", text=str(n)) for n in range(8)))
-            await server.models.UnloadModel(UnloadModelRequest(name="echo", version=2))
-            await until(lambda turn=turn: len(seen) > turn)
+        gc.disable()  # it must go by itself
+        try:
+            for turn in range(3):
+                await load(server, version=2)
+                await asyncio.gather(*(ask(server, "echo@2", text=str(n)) for n in range(8)))
+                await server.models.UnloadModel(UnloadModelRequest(name="echo", version=2))
+                await until(lambda turn=turn: len(seen) > turn)
+        finally:
+            gc.enable()
     assert seen == [True, True, True]
 
 
