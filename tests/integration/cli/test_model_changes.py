@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import opsin
 from integration.cli.conftest import run
 from integration.deploy.processes import opsin_server, wait_until
+from opsin.cli import completion
 
 Run = Callable[..., Any]
 SOURCE = ("--source", "echo")
@@ -294,6 +295,12 @@ def test_watch_ends_with_the_server(tmp_path: Path) -> None:
 
 
 # -- completion ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who types waits for a second; here a busy server may take longer."""
+    monkeypatch.setattr(completion, "PATIENCE", 60.0)
 
 
 def completed(words: str, target: str) -> list[str]:
