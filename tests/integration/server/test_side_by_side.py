@@ -96,12 +96,17 @@ async def test_a_call_with_a_deadline_is_let_in_and_answered_beside_video() -> N
 async def test_what_waits_and_what_is_busy_can_be_seen_while_it_is_so() -> None:
     async with serving("slow=echo,delay_ms=60,max_batch=1", scheduler={"lanes": 1}) as server:
         calls = [asyncio.ensure_future(look(server, bytes((n, 3, 3)), "slow")) for n in range(100)]
-        async with asyncio.timeout(20):
-            while (await _seen(server)).oldest_wait_us < 50_000:
+        value = server.app.metrics.registry.get_sample_value
+        detect, labels = {"method": "Detect"}, {"model": "slow", "version": "1"}
+
+        def came() -> float:
+            answered = value("opsin_calls_total", {**detect, "code": "OK", "reason": ""}) or 0
+            return answered + (value("opsin_calls_in_flight", detect) or 0)
+
+        async with asyncio.timeout(60):
+            while came() < len(calls) or (await _seen(server)).oldest_wait_us < 50_000:
                 await asyncio.sleep(0.005)
         model = await _seen(server)
-        value = server.app.metrics.registry.get_sample_value
-        labels = {"model": "slow", "version": "1"}
         assert 1 <= model.queued < 100
         assert 0 < model.busy_share <= 1
         assert [(one.batch_size, one.median_us >= 60_000) for one in model.profile] == [(1, True)]
@@ -111,11 +116,14 @@ async def test_what_waits_and_what_is_busy_can_be_seen_while_it_is_so() -> None:
         assert (value("opsin_profile_seconds", {**labels, "batch_size": "1"}) or 0) >= 0.06
         for call in calls:
             call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-        async with asyncio.timeout(20):
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        left = sum(isinstance(end, asyncio.CancelledError) for end in ends)
+        assert left
+        async with asyncio.timeout(60):
             while server.app.scheduler.waiting:
                 await asyncio.sleep(0.005)
-        assert (value("opsin_tickets_total", {"model": "slow@1", "end": "cancelled"}) or 0) >= 80
+        cancelled = value("opsin_tickets_total", {"model": "slow@1", "end": "cancelled"}) or 0
+        assert cancelled >= left - 2, "one was on the lane, and the answer to another on its way"
         assert (await _seen(server)).queued == 0
 
 
