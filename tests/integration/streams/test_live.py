@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable
 
 import grpc
@@ -91,10 +90,11 @@ async def test_max_age_runs_nothing_older(gate: threading.Event) -> None:
     aged.max_age.FromMilliseconds(150)
     async with serving(GATED, scheduler=ONE_LANE) as server, talking(server) as stream:
         gate.clear()
-        await stream.config(freshness=aged)
+        await stream.config()
         session = only_stream(server)._session
         await stream.frame(1)
-        await until(lambda: session._frames.running == 1 or session._frames.line == deque())
+        await until(lambda: bool(server.app.scheduler._dispatcher.fleet.jobs))  # it is on the device
+        await stream.update(freshness=aged)
         for number in range(2, 7):
             await stream.frame(number)
         # The device is busy until they have grown too old, and free when they have.
@@ -262,7 +262,7 @@ async def test_streams_and_tasks_are_gone_when_their_clients_are() -> None:
                     await stream.frame(number)
                 await stream.read()
         await until(lambda: not server.app.rpc.streams.live and len(asyncio.all_tasks()) <= before)
-        assert server.app.scheduler.waiting == 0
+        await until(lambda: server.app.scheduler.waiting == 0)
 
 
 HEAVY = 100_000
