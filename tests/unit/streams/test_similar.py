@@ -39,6 +39,25 @@ def test_a_thumbnail_is_small_whatever_the_picture(shape: tuple[int, int]) -> No
     assert grey == pytest.approx(np.ones_like(grey))
 
 
+@pytest.mark.parametrize("shape", [(720, 1280), (576, 720), (600, 800), (240, 320), (63, 63)])
+@pytest.mark.parametrize("edge", ["top", "bottom", "left", "right"])
+def test_a_change_at_an_edge_counts_for_its_share_of_the_picture(shape: tuple[int, int], edge: str) -> None:
+    """No side of these is a whole number of blocks."""
+    rows, columns = shape
+    before = np.zeros((*shape, 3), np.uint8)
+    after = before.copy()
+    band = {
+        "top": np.s_[: rows // 10],
+        "bottom": np.s_[-(rows // 10) :],
+        "left": np.s_[:, : columns // 10],
+        "right": np.s_[:, -(columns // 10) :],
+    }
+    after[band[edge]] = 255
+    difference = float(np.abs(thumbnail(before) - thumbnail(after)).mean())
+    assert difference == pytest.approx(0.1, abs=0.015)
+    assert play([before, after, after]) == [None, None, 2]
+
+
 def test_a_noisy_still_scene_is_looked_at_once_a_hold() -> None:
     told = play([noisy(SCENE) for _ in range(97)])
     assert [i for i, t in enumerate(told) if t is None] == [0, 32, 64, 96]
