@@ -154,12 +154,16 @@ async def running(**sections: object) -> AsyncIterator[Running]:
         budget=PixelBudget(1 << 20),
         version="1.2.3",
     )
-    port = server.bind()
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Running(pipeline, board, metrics, server, port, channel)
-    await server.stop(0)
-    pool.close()
+    try:
+        port = server.bind()
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                yield Running(pipeline, board, metrics, server, port, channel)
+        finally:
+            await server.stop(0)
+    finally:
+        pool.close()
 
 
 @pytest.fixture
