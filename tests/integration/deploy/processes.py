@@ -51,7 +51,7 @@ class Server:
     def kill(self) -> None:
         """As a crash does: no word to anybody. Returns when the kernel has closed its sockets."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
 
 @contextmanager
@@ -167,7 +167,7 @@ def envoy(folder: Path, ports: Sequence[int], health_interval: float | None = No
         yield proxy
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @asynccontextmanager

@@ -114,7 +114,7 @@ async def test_a_pushback_delays_the_retry(tmp_path: Path) -> None:
         fakes.refusals = [(grpc.StatusCode.RESOURCE_EXHAUSTED, 700)]
         assert await call(opened) == b"x"
         (first, _), (second, _) = fakes.calls
-    assert second - first >= 0.7
+    assert second - first >= 0.69, "the proxy's timers go by when it last looked at the clock"
 
 
 @pytest.mark.parametrize("pushback", [-1, 60_000], ids=["never", "a minute"])

@@ -49,7 +49,7 @@ async def test_a_stream_goes_on_at_the_other_server(how: str, two: list[Server],
                 leaving.kill()
             replies += [reply async for reply in session]
         if how == "drained":
-            assert await asyncio.to_thread(leaving.process.wait, 10) == 0
+            assert await asyncio.to_thread(leaving.process.wait, 60) == 0
     assert [reply.sequence for reply in replies] == list(range(1, 201))
     assert {type(reply) for reply in replies} == {opsin.FrameResult}
     assert {reply.result.detections[0].track_id for reply in replies} == {1}
