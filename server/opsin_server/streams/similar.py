@@ -50,7 +50,7 @@ def thumbnail(pixels: Pixels) -> Thumbnail:
     high, wide = luma.shape
     tops, lefts = np.arange(down) * high // down, np.arange(across) * wide // across
     sums = np.add.reduceat(np.add.reduceat(luma, tops, 0), lefts, 1)
-    small: Thumbnail = sums / np.outer(_gaps(tops, high), _gaps(lefts, wide))
+    small: Thumbnail = sums / (_gaps(tops, high)[:, None] * _gaps(lefts, wide))
     return small
 
 
