@@ -211,7 +211,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """One input of a batch as `finish` sees it. width and height are 0 for text."""
+    """One input of a batch as `finish` sees it. width, height: as `prepare` was given it; 0 for text."""
 
     task: Task
     options: Options

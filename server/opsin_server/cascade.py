@@ -16,12 +16,12 @@ from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from opsin_detectors.api import Attribute, Box, Detection, ImageInput, Options, Output, Prepared, Task, Vector
+from opsin_detectors.api import Attribute, Box, Detection, ImageInput, Options, Output, Task, Vector
 from opsin_server import answers
 from opsin_server.admission.gate import Gate, Place
 from opsin_server.calls import Caller, DetectCall, EmbeddedDetection, Timings
 from opsin_server.errors import Failure, Reason, quote
-from opsin_server.looking import all_done, pairs, prepare, submit, vector_of
+from opsin_server.looking import Pair, all_done, prepare, submit, vector_of
 from opsin_server.media.budget import PixelBudget
 from opsin_server.media.crop import crop
 from opsin_server.media.pool import CpuPool
@@ -106,7 +106,7 @@ class Cascade:
             ready = await self._pool.run(_prepare_crops, parts, image, flow=caller.flow)
             now = time.monotonic()
             watch.ready(now, now)
-            done = await all_done(self._submit(parts, ready, places, image, caller))
+            done = await all_done(self._submit(parts, ready, places, caller))
         watch.ran(done)
         return done
 
@@ -116,16 +116,13 @@ class Cascade:
     def _submit(
         self,
         parts: Sequence[_Part],
-        ready: Sequence[Sequence[Prepared]],
+        ready: Sequence[Sequence[Pair]],
         places: Sequence[Place],
-        image: ImageInput,
         caller: Caller,
     ) -> list[asyncio.Future[Done]]:
         futures: list[asyncio.Future[Done]] = []
-        size = (image.width, image.height)
         try:
-            for part, prepared, place in zip(parts, ready, places, strict=True):
-                inputs = pairs(prepared, part.second.task, part.options, size)
+            for part, inputs, place in zip(parts, ready, places, strict=True):
                 futures += submit(self._scheduler, part.second.model, inputs, caller=caller, place=place)
         except Failure:
             for future in futures:
@@ -205,7 +202,7 @@ def _part(second: Second, found: Sequence[Detection]) -> _Part:
     return _Part(second, second.model.info.defaults, indices, boxes)
 
 
-def _prepare_crops(parts: Sequence[_Part], image: ImageInput) -> list[list[Prepared]]:
+def _prepare_crops(parts: Sequence[_Part], image: ImageInput) -> list[list[Pair]]:
     """On the CPU pool."""
     return [
         [prepare(part.second.model, crop(image, box), part.second.task, part.options) for box in part.boxes]

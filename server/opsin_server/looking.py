@@ -26,18 +26,24 @@ from opsin_server.models.loaded import LoadedModel
 from opsin_server.scheduling.batch import Done
 from opsin_server.scheduling.scheduler import Scheduler
 
-__all__ = ["Pair", "all_done", "pairs", "prepare", "submit", "vector_of"]
+__all__ = ["Pair", "all_done", "prepare", "submit", "vector_of"]
 
 Pair = tuple[Prepared, Item]
 """A prepared input, and what `finish` is told of it."""
 
 
-def prepare(model: LoadedModel, source: ImageInput | TextInput, task: Task, options: Options) -> Prepared:
-    """The model's own `prepare`; not for the event loop. Raises Failure for an input it cannot use."""
+def prepare(model: LoadedModel, source: ImageInput | TextInput, task: Task, options: Options) -> Pair:
+    """The model's own `prepare`, as the scheduler takes it; not for the event loop.
+
+    Of a region the item has the region's own size: boxes in it are shares of that. Raises Failure for an
+    input that the model cannot use.
+    """
     try:
-        return model.prepare(source, task, options)
+        prepared = model.prepare(source, task, options)
     except InputError as error:
         raise _refusal(error, source) from error
+    width, height = (0, 0) if isinstance(source, TextInput) else (source.width, source.height)
+    return prepared, Item(task, options, prepared.state, width, height)
 
 
 def _refusal(error: InputError, source: ImageInput | TextInput) -> Failure:
@@ -49,11 +55,6 @@ def _refusal(error: InputError, source: ImageInput | TextInput) -> Failure:
     if long:
         return Failure(Reason.TEXT_TOO_LONG, str(error), field="text")
     return Failure(Reason.IMAGE_UNDECODABLE, str(error), field="image")
-
-
-def pairs(prepared: Sequence[Prepared], task: Task, options: Options, size: tuple[int, int]) -> list[Pair]:
-    """Prepared inputs of one picture as the scheduler takes them. size: its width and height, 0 for text."""
-    return [(p, Item(task, options, p.state, *size)) for p in prepared]
 
 
 def submit(

@@ -18,7 +18,6 @@ from opsin_detectors.api import (
     ImageInput,
     Label,
     Options,
-    Prepared,
     Task,
     TextInput,
 )
@@ -43,7 +42,7 @@ from opsin_server.calls import (
 )
 from opsin_server.cascade import Cascade, Second, own_stages, told_stages
 from opsin_server.errors import Failure, Reason
-from opsin_server.looking import all_done, pairs, prepare, submit, vector_of
+from opsin_server.looking import Pair, all_done, prepare, submit, vector_of
 from opsin_server.media.budget import PixelBudget, Reservation
 from opsin_server.media.crop import crop
 from opsin_server.media.decode import decode, decoded_bytes, is_instant
@@ -72,7 +71,7 @@ class _Ready:
     decoded, at: clock seconds at the end of decoding and of preparing.
     """
 
-    prepared: tuple[Prepared, ...]
+    inputs: tuple[Pair, ...]
     decoded: float
     at: float
     width: int = 0
@@ -82,7 +81,7 @@ class _Ready:
     @property
     def held_bytes(self) -> int:
         """Bytes of pixels that stay in memory until the answer."""
-        arrays = [p.data for p in self.prepared] + ([self.image.pixels] if self.image else [])
+        arrays = [prepared.data for prepared, _ in self.inputs] + ([self.image.pixels] if self.image else [])
         return sum(getattr(array, "nbytes", 0) for array in arrays)
 
 
@@ -276,11 +275,10 @@ class Pipeline:
                 )
                 pixels.shrink(ready.held_bytes)
             watch.ready(ready.decoded, ready.at)
-            inputs = pairs(ready.prepared, looks.task, looks.options, (ready.width, ready.height))
             if looks.watcher is not None:
                 looks.watcher.ready()
             futures = submit(
-                self._scheduler, looks.model, inputs, caller=caller, place=place, watcher=looks.watcher
+                self._scheduler, looks.model, ready.inputs, caller=caller, place=place, watcher=looks.watcher
             )
             done = await all_done(futures)
             pixels.shrink(ready.image.pixels.nbytes if ready.image else 0)

@@ -56,6 +56,22 @@ async def test_a_zero_shot_detector_looks_for_what_each_call_names_in_regions_to
     assert all(one.box.x_min >= 0.5 and one.box.y_min >= 0.5 for one in region.detections)
 
 
+async def test_what_is_seen_in_a_region_lies_as_it_would_in_a_picture_of_its_own() -> None:
+    wide = Pictures.fromarray(np.random.default_rng(4).integers(0, 256, (60, 200, 3), np.uint8))
+    async with serving(f"find={checkpoints.owlv2()}") as server:
+        looked = request("find", wide, candidate_labels=["cat"], min_score=0.0, iou_threshold=1.0)
+        looked.options.regions.add(x_min=0.0, y_min=0.0, x_max=0.5, y_max=1.0)
+        region = await server.inference.Detect(looked)
+        alone = await server.inference.Detect(
+            request("find", wide.crop((0, 0, 100, 60)), candidate_labels=["cat"], min_score=0.0)
+        )
+
+    assert len(region.detections) == len(alone.detections) > 0
+    for one, other in zip(region.detections, alone.detections, strict=True):
+        assert one.box.x_max == pytest.approx(other.box.x_max / 2, abs=1e-4)
+        assert one.box.y_max == pytest.approx(other.box.y_max, abs=1e-4)
+
+
 async def test_a_zero_shot_classifier_answers_a_score_for_each_class_named() -> None:
     async with serving(f"tell={checkpoints.clip()},template={{}}") as server:
         wanted = [["cat", "dog"], ["red car"], ["dog", "cat", "sun"]]
