@@ -29,9 +29,10 @@ class PixelBudget:
         """Take `size` bytes, to be released (it is a context manager, too).
 
         Raises `Failure` MEMORY_LIMIT: with `retry_after` when they are taken by others, never to be retried
-        when they are more than there will ever be.
+        when they are more than there will ever be. Nothing at all is never refused: a text needs no pixels,
+        however many more than there are to have the streams may `hold`.
         """
-        if self.used + size > self.capacity:
+        if size and self.used + size > self.capacity:
             raise self._refusal(size)
         self.used += size
         return Reservation(self, size)

@@ -67,3 +67,15 @@ def test_pictures_that_exist_already_are_counted_and_half_of_the_budget_is_kept_
     assert not budget.crowded  # what others hold keeps no stream from decoding
     two.shrink(10)
     assert (budget.used, budget.held) == (80, 10)
+
+
+def test_what_needs_no_pixels_is_never_refused_for_want_of_them() -> None:
+    budget = PixelBudget(capacity=100)
+    budget.reserve(90)
+    budget.hold(30)
+
+    with budget.reserve(0) as nothing:
+        nothing.grow(0)
+        with pytest.raises(Failure):
+            nothing.grow(1)
+    assert budget.used == 120
