@@ -23,7 +23,6 @@ Driven by `_stream` (threads) and `_stream_aio` (tasks). They call it under a lo
 monotonic seconds) and do what it says. Reads and writes messages, as the contract's edge.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -58,6 +57,7 @@ AHEAD = 2
 MAX_UNANSWERED = 1024
 """Frames without a reply that are held at most; a live source waits beyond, too."""
 FIRST_BACKOFF, MAX_BACKOFF = 0.1, 5.0
+_MOST_DOUBLINGS = 10  # beyond MAX_BACKOFF; hours of them would be more than a float holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +411,7 @@ class Session:
         if was_ready and self._attempts == 0:
             self._attempts = 1
             return 0.0  # the first try costs nothing: the break may have been this connection's alone
-        delay = min(FIRST_BACKOFF * math.pow(2, self._attempts), MAX_BACKOFF)
+        delay = min(FIRST_BACKOFF * 2.0 ** min(self._attempts, _MOST_DOUBLINGS), MAX_BACKOFF)
         self._attempts += 1
         return max(delay, error.retry_after or 0.0)
 

@@ -270,6 +270,13 @@ def test_waits_grow_obey_the_server_and_end() -> None:
     assert session.ended(told, 0.0) == Again(3.0)
 
 
+def test_a_server_may_stay_away_for_days() -> None:
+    """A wait of 5 s and a refused connection, for hours and hours."""
+    session = opened(Server(), reconnect=1e9)
+    delays = [session.ended(BROKEN, 5.0 * count) for count in range(5000)]
+    assert delays[-1] == Again(5.0)
+
+
 def test_without_reconnecting_the_first_break_ends_the_stream_and_no_frame_is_forgotten() -> None:
     server = Server()
     session = opened(server, reconnect=0.0)
