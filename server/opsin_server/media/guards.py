@@ -3,10 +3,11 @@
 The size limit bounds memory; these bound time. Linear in the file's bytes, so for worker threads.
 """
 
+import re
 import struct
 
 from opsin_server.errors import Reason
-from opsin_server.media.header import MAX_BLOCKS, Format, Header, refuse, undecodable
+from opsin_server.media.header import MAX_BLOCKS, MAX_SEGMENTS, Format, Header, refuse, undecodable
 
 __all__ = ["MAX_RLE_BYTES", "MAX_SCANS", "check_work"]
 
@@ -18,6 +19,9 @@ MAX_RLE_BYTES = 4 << 20
 """Size of a run-length coded BMP file, which Pillow decodes in a Python loop: about a second for this."""
 
 _SOS = b"\xff\xda"
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""Neither coded data nor a restart within it."""
+_SCAN, _END, _FIRST_WITH_LENGTH = 0xDA, 0xD9, 0xC0
 _RLE = (1, 2)
 
 
@@ -25,12 +29,29 @@ def check_work(data: bytes, header: Header) -> None:
     """Raise `Failure` when decoding would take work out of all proportion to the picture's size."""
     match header.format:
         case Format.JPEG if data.count(_SOS) > MAX_SCANS:
-            # Entropy-coded data never holds these two bytes, thumbnails and metadata do so a few times.
-            undecodable(Format.JPEG, f"it has more than {MAX_SCANS} scans")
+            # Coded data never holds these two bytes. What else is in a file does, by chance: a film of some
+            # megabytes that a phone puts behind its picture has a hundred of them.
+            _check_scans(data)
         case Format.PNG:
             _check_chunks(data)
         case Format.BMP:
             _check_rle(data)
+
+
+def _check_scans(data: bytes) -> None:
+    """As libjpeg reads: from marker to marker, past what belongs to each, up to the one that ends it."""
+    at, scans = 2, 0
+    for _ in range(MAX_SEGMENTS):
+        found = _MARKER.search(data, at)
+        if found is None or data[found.end() - 1] == _END:
+            return
+        at, marker = found.end(), data[found.end() - 1]
+        scans += marker == _SCAN
+        if scans > MAX_SCANS:
+            undecodable(Format.JPEG, f"it has more than {MAX_SCANS} scans")
+        if marker >= _FIRST_WITH_LENGTH:
+            at += int.from_bytes(data[at : at + 2], "big")
+    undecodable(Format.JPEG, f"it has more than {MAX_SEGMENTS} segments")
 
 
 def _check_chunks(data: bytes) -> None:

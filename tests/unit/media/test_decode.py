@@ -253,6 +253,22 @@ def test_a_jpeg_of_countless_scans_is_refused_before_decoding() -> None:
     assert str(MAX_SCANS) in failure.message
 
 
+def test_what_looks_like_scans_in_metadata_or_behind_the_picture_is_none() -> None:
+    data = encode(photo(), "JPEG", progressive=True)
+    like = b"\xff\xda\x00\x02\x17" * (2 * MAX_SCANS)
+    noted = data[:2] + b"\xff\xfe" + struct.pack(">H", 2 + len(like)) + like + data[2:]
+    for more in (data + like, noted):  # a phone's film behind its picture; a maker's notes
+        assert (pixels(more) == pixels(data)).all()
+
+
+def test_scans_behind_an_end_marker_that_is_none_are_counted() -> None:
+    data = encode(photo(), "JPEG", progressive=True)
+    at = data.rindex(b"\xff\xda")
+    comment = b"\xff\xfe\x00\x04\xff\xd9"
+    bomb = data[:at] + comment + data[at:-2] * (MAX_SCANS + 1) + data[-2:]
+    assert str(MAX_SCANS) in refusal(bomb).message
+
+
 def test_a_png_of_countless_chunks_is_refused_before_decoding() -> None:
     sound = png(1, 1, bytes(4))
     bomb = sound[:-12] + chunk(b"tEXt", b"a\0") * 2_000_000 + sound[-12:]
