@@ -10,7 +10,7 @@ the other models what their weight lets them do in that time, if they have it to
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 from opsin_server.scheduling.policy import LaneView
@@ -62,8 +62,9 @@ def estimate(
     smallest = terms.buckets[0] if terms.pads else 1
     late = after(terms, profile)
     least = profile.seconds(smallest) + late
-    ahead = 0 if queue is None else _ahead(queue, flow, priority)
-    own = ahead / profile.best_rate(terms.buckets)
+    line = () if queue is None else tuple(_ahead(queue, flow, priority))
+    ahead = sum(tickets for _, tickets in line)
+    own = sum(tickets / profile.of(shape).best_rate(terms.buckets) for shape, tickets in line)
     wait = 0.0
     if len(queues) or lane.idle < 1:
         wait = _until_free(queues, now, profiles, lane) + (own + _others(queues, profiles, model, own)) / max(
@@ -104,13 +105,15 @@ def _work(queues: Queues, profiles: Mapping[str, Profile], key: str) -> float:
     queue, terms, profile = queues.models[key], queues.terms.get(key), profiles.get(key)
     if terms is None or profile is None:
         return 0.0
-    return queue.share.waiting / profile.best_rate(terms.buckets)
+    return sum(
+        len(group) / profile.of(shape).best_rate(terms.buckets) for shape, group in queue.groups.items()
+    )
 
 
-def _ahead(queue: ModelQueue, flow: str, priority: Priority) -> int:
-    """Tickets of the model that will be served before one that joins `flow` now."""
-    ahead = 0
-    for group in queue.groups.values():
+def _ahead(queue: ModelQueue, flow: str, priority: Priority) -> Iterator[tuple[Hashable, int]]:
+    """Tickets of the model that will be served before one that joins `flow` now, by their shape."""
+    for shape, group in queue.groups.items():
+        ahead = 0
         for rank, waiting in enumerate(group.classes):
             if rank < priority:
                 ahead += len(waiting.due)
@@ -120,7 +123,7 @@ def _ahead(queue: ModelQueue, flow: str, priority: Priority) -> int:
                 # Each other flow is served at most `place` times; a sum over flows would be exact, and slow.
                 others = len(waiting.due) - (place - 1)
                 ahead += place - 1 + min(others, (len(waiting.lines) - (mine is not None)) * place)
-    return ahead
+        yield shape, ahead
 
 
 def _others(queues: Queues, profiles: Mapping[str, Profile], model: str, own: float) -> float:

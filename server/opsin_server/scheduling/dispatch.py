@@ -24,6 +24,7 @@ from opsin_server.scheduling.policy import LaneView, Run, Sleep, Wait, at_once, 
 from opsin_server.scheduling.recovery import Recovery
 from opsin_server.scheduling.roster import Roster
 from opsin_server.scheduling.settling import Settler
+from opsin_server.scheduling.ticket import Ticket
 from opsin_server.scheduling.width import threads_for
 
 __all__ = ["Dispatcher", "LaneOptions"]
@@ -126,10 +127,15 @@ class Dispatcher:
         """Whether a lane is free, and nothing that passes the queues waits for it."""
         return self.fleet.free is not None and not self._bypass and not self._finisher.crowded
 
-    def runs_at_once(self, model: str, deadline: float) -> bool:
+    def runs_at_once(self, ticket: Ticket) -> bool:
         """Whether an input that comes now would run at once, alone."""
         return self.has_room and at_once(
-            self._pending.queues, self._clock(), self._roster.profiles, model=model, deadline=deadline
+            self._pending.queues,
+            self._clock(),
+            self._roster.profiles,
+            model=ticket.model,
+            deadline=ticket.deadline,
+            shape=ticket.shape,
         )
 
     def run_now(self, entry: Entry) -> None:

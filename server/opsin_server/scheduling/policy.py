@@ -8,10 +8,10 @@ The rules, in the order in which they are applied
 --------------------------------------------------
 
 **1. The dead go first.** A ticket whose deadline has passed, or which would miss it even if it ran this
-moment, alone, as fast as the profile has known it, is answered at once and never runs. "Certain" leans on the
-profile's lower bound, and on that only while it is fresh: when tickets have come for seconds and none was
-run, the bound is doubted (it halves every ten seconds), so that a model which once was slow gets another
-chance to show that it is not. Everything below looks only at tickets that are alive.
+moment, alone, as fast as the profile has known its shape, is answered at once and never runs. "Certain" leans
+on the profile's lower bound, and on that only while it is fresh: when tickets of a shape have come for
+seconds and none was run, the bound is doubted (it halves every ten seconds), so that what once was slow gets
+another chance to show that it is not. Everything below looks only at tickets that are alive.
 
 **2. Which model.** Models share the device by weight, in device seconds (start-time fair queueing, `shares`):
 the one furthest behind is entitled to run. Entitlement is not exact to the microsecond: all models within one
@@ -69,7 +69,7 @@ flow. Goodput counts every ticket as one; a price per ticket would need one line
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -148,7 +148,7 @@ _NOTHING = Plan(Sleep())
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """What a model would run now."""
+    """What a model would run now. profile: of the group's shape."""
 
     model: str
     queue: ModelQueue
@@ -199,16 +199,14 @@ def plan(queues: Queues, now: float, profiles: Mapping[str, Profile], lane: Lane
     weights = sum(queues.terms[key].weight for key, _ in work)
     for key, queue in work:
         terms, profile = queues.terms[key], profiles[key]
-        floor = _alive_from(terms, profile, now, now - queue.unserved_since)
-        dead.extend(_dead(queue, floor, now))
-        option = _option(
-            key,
-            queue,
-            terms,
-            profile,
-            now,
-            scene=Scene(lane.idle - len(work) + 1, lane.lanes * terms.weight / weights, floor),
-        )
+        floors = {
+            shape: _alive_from(terms, profile.of(shape), now, now - queue.unserved.get(shape, math.inf))
+            for shape in queue.groups
+        }
+        dead.extend(_dead(queue, floors, now))
+        idle, part = lane.idle - len(work) + 1, lane.lanes * terms.weight / weights
+        scenes = {shape: Scene(idle, part, floor) for shape, floor in floors.items()}
+        option = _option(key, queue, terms, profile, now, scenes=scenes)
         if option is not None:
             options.append(option)
     alone = lane.idle <= 1 and sum(_in_use(queue, now) for queue in queues.models.values()) <= 1
@@ -216,7 +214,13 @@ def plan(queues: Queues, now: float, profiles: Mapping[str, Profile], lane: Lane
 
 
 def at_once(
-    queues: Queues, now: float, profiles: Mapping[str, Profile], *, model: str, deadline: float = math.inf
+    queues: Queues,
+    now: float,
+    profiles: Mapping[str, Profile],
+    *,
+    model: str,
+    deadline: float = math.inf,
+    shape: Hashable = (),
 ) -> bool:
     """Whether a ticket that comes now, to a free lane, runs alone at once: `plan` says so of it, too.
 
@@ -227,19 +231,26 @@ def at_once(
     terms, queue = queues.terms[model], queues.models.get(model)
     if terms.max_hold and queue is not None and queue.arrivals.expected(now):
         return False
-    return unopposed(queues, now, profiles, model=model, deadline=deadline)
+    return unopposed(queues, now, profiles, model=model, deadline=deadline, shape=shape)
 
 
 def unopposed(
-    queues: Queues, now: float, profiles: Mapping[str, Profile], *, model: str, deadline: float
+    queues: Queues,
+    now: float,
+    profiles: Mapping[str, Profile],
+    *,
+    model: str,
+    deadline: float,
+    shape: Hashable = (),
 ) -> bool:
     """Whether nobody is ahead of a ticket that comes now, to a free lane, and it can be in time.
 
-    It may still be held for company, which never puts a deadline at risk.
+    It may still be held for company, which never puts a deadline at risk. shape: () while it is not known.
     """
     if len(queues):
         return False
-    return deadline == math.inf or deadline >= _alive_from(queues.terms[model], profiles[model], now)
+    known = profiles[model].of(shape)
+    return deadline == math.inf or deadline >= _alive_from(queues.terms[model], known, now)
 
 
 def _in_use(queue: ModelQueue, now: float) -> bool:
@@ -255,9 +266,10 @@ def _alive_from(terms: ModelTerms, profile: Profile, now: float, unproved: float
     return max(now + least, math.nextafter(now, math.inf))
 
 
-def _dead(queue: ModelQueue, floor: float, now: float) -> Iterator[Dead]:
+def _dead(queue: ModelQueue, floors: Mapping[Hashable, float], now: float) -> Iterator[Dead]:
     """Rule 1. The dead are a prefix of each class."""
-    for group in queue.groups.values():
+    for shape, group in queue.groups.items():
+        floor = floors[shape]
         for waiting in group.ready():
             for deadline, _, ticket in waiting.due:
                 if deadline <= now:
@@ -275,16 +287,17 @@ def _option(
     profile: Profile,
     now: float,
     *,
-    scene: Scene,
+    scenes: Mapping[Hashable, Scene],
 ) -> _Option | None:
     """The batch that a model would run: the most deserving shape that has anyone to serve."""
     groups = list(queue.groups.values())
     if len(groups) > 1:
         groups.sort(key=lambda g: _deserves(queue, g, terms.patience, now))
     for group in groups:
-        size = size_of(group, now, terms, profile, scene)
+        known = profile.of(group.shape)
+        size = size_of(group, now, terms, known, scenes[group.shape])
         if size is not None:
-            return _Option(model, queue, terms, profile, group, size)
+            return _Option(model, queue, terms, known, group, size)
     return None
 
 

@@ -18,10 +18,16 @@ time has to count in.
 Sizes never run are interpolated. The means are first made monotone (a larger batch cannot take less time than
 a smaller one; where they say so it is noise, and the neighbours are pooled: isotonic regression by pool
 adjacent violators), then joined by straight lines.
+
+Inputs of a model may have shapes (texts by length, pictures by their proportions), of which one takes twenty
+times as long as another. So beside the whole, which is all that is known before an input is prepared, each
+shape has what its own batches have shown (`of`); of sizes it was not run at it is taken to go as the whole
+does.
 """
 
 import math
 from bisect import bisect_left
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 __all__ = ["Profile"]
@@ -37,6 +43,8 @@ _OFTEN = 64
 """Runs of a size after which it counts as seen often,"""
 _EVERY = 8
 """and its runs change what is read at every so many."""
+_SHAPES = 64
+"""So many are told apart; the one that was not run for longest is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +90,26 @@ class Profile:
         self._rates: dict[tuple[int, ...], float] = {}
         self._roomy: dict[tuple[int, ...], int] = {}
         self._handed: _Cell | None = None
+        self._shapes: dict[Hashable, Profile] = {}
 
     def __bool__(self) -> bool:
         """Whether anything is known."""
         return bool(self._cells)
 
-    def observe(self, batch: int, seconds: float) -> None:
+    def of(self, shape: Hashable) -> "Profile":
+        """What is known of inputs of one shape; the whole, while none of them was run."""
+        return self._shapes.get(shape, self)
+
+    def observe(self, batch: int, seconds: float, shape: Hashable = ()) -> None:
         """A batch of `batch` items (as it ran, padding included) took `seconds` on the lane.
 
-        Raises ValueError for a size below 1 or a time that is negative or not finite.
+        shape: of its items; () where all of the model's are alike. Raises ValueError for a size below 1 or a
+        time that is negative or not finite.
         """
         if batch < 1 or not 0 <= seconds < math.inf:
             raise ValueError(f"a batch of {batch} items in {seconds} s cannot be")
+        if shape != ():
+            self._shaped(shape).observe(batch, seconds)
         cell = self._cells.get(batch)
         if cell is None:
             self._cells[batch] = _Cell(seconds)
@@ -121,7 +137,8 @@ class Profile:
     def lower(self, batch: int) -> float:
         """A run time that a batch of this size will hardly beat: what is "certain to miss" rests on this.
 
-        Below the smallest size seen it falls in proportion: nothing says that a small batch is not fast.
+        Below the smallest size seen it falls in proportion: nothing says that a small batch is not fast. That
+        of the whole holds for the quickest shape.
         """
         return self._of(batch).lower
 
@@ -165,6 +182,14 @@ class Profile:
         """Everything learnt: batch size to expected seconds, ascending."""
         return {size: self.seconds(size) for size in self._sizes}
 
+    def _shaped(self, shape: Hashable) -> "Profile":
+        """The profile of a shape, now the last one to be forgotten."""
+        one = self._shapes.pop(shape, None)
+        self._shapes[shape] = one = _OfShape(self) if one is None else one
+        if len(self._shapes) > _SHAPES:
+            del self._shapes[next(iter(self._shapes))]
+        return one
+
     def _of(self, batch: int) -> _Facts:
         facts = self._facts.get(batch)
         if facts is None:
@@ -176,6 +201,7 @@ class Profile:
         seconds = self._read(batch)
         spread = cell.spread * seconds / cell.mean if cell.mean else cell.spread
         least = max(0.0, seconds - 3 * spread) * min(1.0, batch / self._sizes[0])
+        least = min([least, *(one.lower(batch) for one in self._shapes.values())])
         return _Facts(seconds, spread, least, seconds + 2 * spread)
 
     def _read(self, batch: int) -> float:
@@ -188,6 +214,33 @@ class Profile:
             return curve[at]
         part = (batch - sizes[at - 1]) / (sizes[at] - sizes[at - 1])
         return curve[at - 1] + part * (curve[at] - curve[at - 1])
+
+
+class _OfShape(Profile):
+    """What is known of inputs of one shape."""
+
+    def __init__(self, whole: Profile) -> None:
+        super().__init__()
+        self._whole = whole
+
+    @property
+    def after(self) -> float:
+        """As of the whole."""
+        return self._whole.after
+
+    def _look(self, batch: int) -> _Facts:
+        seen = min(max(batch, self._sizes[0]), self._sizes[-1])
+        facts = super()._look(seen)
+        if seen == batch:
+            return facts
+        there = self._whole._read(seen)
+        scale = self._whole._read(batch) / there if there else 1.0
+        return _Facts(
+            facts.seconds * scale,
+            facts.spread * scale,
+            facts.lower * min(1.0, scale, batch / seen),
+            facts.upper * scale,
+        )
 
 
 def _isotonic(cells: list[_Cell]) -> list[float]:

@@ -5,7 +5,6 @@ It is told what happens (`add`, `remove`, `started`, `finished`), with the time;
 and decides nothing. The policy reads it.
 """
 
-import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +20,9 @@ _REMEMBERED = 256
 
 Forgetting one forgives it a batch.
 """
+
+_SHAPES = 256
+"""Shapes of which it is known since when none was run; of the others it counts as just now."""
 
 _OWED = 2.0
 """How many runs of one ticket a flow that left unserved is owed at most when it comes back."""
@@ -55,7 +57,7 @@ class ModelQueue:
 
     groups: waiting tickets by shape. share: the model's account among models. flows: accounts of its flows.
     owed: how many places flows that waited too long may take now; see `policy`.
-    unserved_since: arrival of the first ticket since a batch last started; infinite when none came.
+    unserved: by shape, the arrival of the first ticket since a batch of it last started, if one came.
     """
 
     __slots__ = (
@@ -68,7 +70,7 @@ class ModelQueue:
         "owed",
         "running",
         "share",
-        "unserved_since",
+        "unserved",
     )
 
     def __init__(self) -> None:
@@ -80,7 +82,7 @@ class ModelQueue:
         self.owed = 1.0
         self.cost = 0.0
         self._full = 2 * _REMEMBERED
-        self.unserved_since = math.inf
+        self.unserved: dict[Hashable, float] = {}
         self.running: dict[int, tuple[float, float]] = {}  # ticket -> (charged for it, when it started)
 
     def add(self, ticket: Ticket) -> None:
@@ -94,7 +96,10 @@ class ModelQueue:
         if group is None:
             group = self.groups[ticket.shape] = Group(ticket.shape)
         group.classes[ticket.priority].add(ticket, flow)
-        self.unserved_since = min(self.unserved_since, ticket.arrived)
+        if self.unserved.setdefault(ticket.shape, ticket.arrived) > ticket.arrived:
+            self.unserved[ticket.shape] = ticket.arrived
+        if len(self.unserved) > _SHAPES:
+            del self.unserved[next(iter(self.unserved))]
 
     def remove(self, ticket: Ticket) -> None:
         self.clock.leaves(self.flows[ticket.priority, ticket.flow], _OWED * self.cost)
@@ -116,7 +121,7 @@ class ModelQueue:
             self.running[ticket.id] = (self.cost, now)
         self.clock.serves(min(starts))
         self.owed = min(max(self.owed, 0.0) + len(tickets) / 4, most_owed)
-        self.unserved_since = math.inf
+        self.unserved.pop(tickets[0].shape, None)
 
     def finished(self, tickets: tuple[Ticket, ...], seconds: float) -> float:
         """Settle the accounts; returns what the model as a whole is still to be charged, in seconds."""

@@ -142,7 +142,7 @@ class Scheduler:
         else:
             self._observer.ticket_arrived(ticket)
             light = self._roster[model].runner.light and on_start is None
-            if light and self._dispatcher.runs_at_once(model, deadline):
+            if light and self._dispatcher.runs_at_once(ticket):
                 self._dispatcher.run_now(entry)
                 return future
             self._pending.add(entry)

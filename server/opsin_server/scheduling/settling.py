@@ -124,7 +124,7 @@ class Settler:
     def _learn(self, batch: Batch, started: float) -> None:
         profile = self._profiles.get(batch.model)
         if profile is not None and not batch.again:
-            profile.observe(len(batch.entries), batch.inferred - started)
+            profile.observe(len(batch.entries), batch.inferred - started, batch.entries[0].ticket.shape)
             profile.answered(max(0.0, self._clock() - batch.inferred))
 
     def _split(self, batch: Batch, error: BaseException) -> list[Batch]:

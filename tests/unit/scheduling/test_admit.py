@@ -116,3 +116,21 @@ def test_an_unknown_profile_refuses_nobody() -> None:
     for _ in range(100):
         made.add()
     assert ask(made, left=0.001).feasible
+
+
+SHORT, LONG = 0, 1
+
+
+def test_a_backlog_takes_what_its_own_shapes_take() -> None:
+    made, profile = World(), Profile()
+    for size in (1, 2, 4) * 30:
+        profile.observe(size, 0.001, SHORT)
+        profile.observe(size, 0.1 * size, LONG)
+    made.model("m", ModelTerms((1, 2, 4)), profile)
+    for _ in range(40):
+        made.add(shape=SHORT, flow="new")
+    assert ask(made).wait == pytest.approx(10 * 0.001, rel=0.1)
+    assert backlog_seconds(made.queues, made.profiles, 1) == pytest.approx(10 * 0.001, rel=0.1)
+    for _ in range(40):
+        made.add(shape=LONG, flow="new")
+    assert ask(made).wait == pytest.approx(10 * 0.001 + 40 * 0.1, rel=0.1)

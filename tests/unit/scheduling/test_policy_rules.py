@@ -381,3 +381,56 @@ def test_holding_ends_when_the_callers_stay_away() -> None:
         made.queues.remove(one)
     made.add()
     assert isinstance(made.plan().action, Run)
+
+
+SHORT, LONG = 0, 1
+
+
+def of_two_lengths() -> World:
+    """A model of short inputs, at 1 ms and 0.1 ms each, and long ones, at 100 ms and 20 ms each."""
+    sizes = (1, 2, 4, 8, 16, 32)
+    profile = Profile()
+    for size in sizes * 30:
+        profile.observe(size, 0.001 + 0.0001 * size, SHORT)
+        profile.observe(size, 0.1 + 0.02 * size, LONG)
+    made = World()
+    made.model("m", ModelTerms(sizes), profile)
+    return made
+
+
+def test_short_inputs_are_not_thought_late_for_the_long_ones_that_came_before() -> None:
+    made = of_two_lengths()
+    for _ in range(32):
+        made.add(shape=SHORT, left=0.02)
+    action = made.plan().action
+    assert isinstance(action, Run)
+    assert len(action.tickets) == 32
+
+
+def test_long_inputs_run_in_batches_that_are_in_time_however_quick_the_short_ones_are() -> None:
+    made = of_two_lengths()
+    for _ in range(32):
+        made.add(shape=LONG, left=0.3)
+    action = made.plan().action
+    assert isinstance(action, Run)
+    assert len(action.tickets) == 8, "16 would take 0.42 s"
+
+
+def test_what_is_certain_to_miss_is_so_for_its_own_length() -> None:
+    made = of_two_lengths()
+    short, long = made.add(shape=SHORT, left=0.05), made.add(shape=LONG, left=0.05)
+    plan = made.plan()
+    assert [dead.ticket for dead in plan.dead] == [long]
+    assert plan.action == Run("m", (short,))
+
+
+def test_a_bound_of_one_length_is_doubted_though_the_other_is_served() -> None:
+    made, tries = of_two_lengths(), 0
+    for _ in range(400):
+        made.add(shape=SHORT)
+        made.add(shape=LONG, left=0.02)
+        plan = made.plan()
+        made.carry_out(plan, seconds=0.0)
+        tries += isinstance(plan.action, Run) and plan.action.tickets[0].shape == LONG
+        made.now += 0.1
+    assert tries, "it may be quick by now; only running it can tell"

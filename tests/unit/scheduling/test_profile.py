@@ -96,3 +96,78 @@ def test_a_size_seen_often_is_read_anew_every_few_runs() -> None:
     for _ in range(16):
         profile.observe(1, 0.02)
     assert profile.seconds(1) > 0.012
+
+
+def mixed(short: float = 0.001, long: float = 0.04, sizes: tuple[int, ...] = (1, 2, 4, 8)) -> Profile:
+    """Of short inputs, any number of which take the same, and long ones; warmed with something between."""
+    profile = fed([(size, 0.01 + 0.002 * size) for size in sizes] * 2)
+    for size in sizes * 30:
+        profile.observe(size, short, "short")
+        profile.observe(size, long * size, "long")
+    return profile
+
+
+def test_each_shape_has_what_its_own_batches_have_shown() -> None:
+    profile = mixed()
+    for size in (1, 2, 4, 8):
+        assert profile.of("short").seconds(size) == pytest.approx(0.001)
+        assert profile.of("long").seconds(size) == pytest.approx(0.04 * size)
+        assert profile.of("long").upper(size) == pytest.approx(0.04 * size, rel=0.05)
+    assert profile.of("short").best_rate((1, 2, 4, 8)) == pytest.approx(8000)
+    assert profile.of("long").best_rate((1, 2, 4, 8)) == pytest.approx(25)
+
+
+def test_of_a_shape_that_was_never_run_the_whole_is_known() -> None:
+    profile = mixed()
+    assert profile.of("other") is profile
+    assert profile.of(()) is profile
+
+
+def test_at_sizes_that_a_shape_was_not_run_at_it_goes_as_the_whole_does() -> None:
+    profile = fed([(size, 0.01 + 0.002 * size) for size in (1, 2, 4, 8, 16)] * 30)
+    profile.observe(4, 0.1, "slow")
+    slow = profile.of("slow")
+    for size in (1, 2, 8, 16):
+        as_whole = profile.seconds(size) / profile.seconds(4)
+        assert slow.seconds(size) == pytest.approx(0.1 * as_whole)
+    assert slow.lower(2) <= slow.lower(4) / 2, "nothing says that a smaller batch is not quick"
+    assert slow.lower(8) == slow.lower(4)
+
+
+@given(runs, runs)
+def test_more_never_takes_less_of_one_shape_either(
+    whole: list[tuple[int, float]], shaped: list[tuple[int, float]]
+) -> None:
+    profile = fed(whole)
+    for batch, seconds in shaped:
+        profile.observe(batch, seconds, "shape")
+    one = profile.of("shape")
+    times = [one.seconds(n) for n in range(1, 80)]
+    assert all(a <= b * (1 + 1e-9) + 1e-9 for a, b in pairwise(times))
+    for n in range(1, 80):
+        assert 0.0 <= one.lower(n) <= one.seconds(n) + 1e-12 <= one.upper(n) + 2e-12 < math.inf
+
+
+def test_what_hardly_any_input_beats_is_judged_by_the_quickest_shape() -> None:
+    slow_whole = fed([(1, 0.05)] * 200)
+    assert slow_whole.lower(1) > 0.03
+    slow_whole.observe(1, 0.001, "quick")
+    for _ in range(10):
+        slow_whole.observe(1, 0.05, "slow")
+    assert slow_whole.lower(1) <= 0.001
+
+
+def test_only_so_many_shapes_are_told_apart() -> None:
+    profile = fed([(1, 0.01)])
+    for shape in range(100):
+        profile.observe(1, 0.02, "usual")
+        profile.observe(1, 0.03, shape)
+    assert profile.of("usual") is not profile
+    assert profile.of(99) is not profile
+    assert profile.of(0) is profile
+
+
+def test_answers_of_every_shape_go_the_same_way() -> None:
+    profile = mixed()
+    profile.answered(0.004)
+    assert profile.of("short").after == profile.after > 0
