@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import itertools
 import json
 import random
 from collections.abc import AsyncGenerator, Mapping
@@ -178,6 +179,8 @@ def test_callers_do_their_job_over_the_line_and_send_no_picture_twice(
 
         yield send
 
+    ticks = itertools.count()
+    monkeypatch.setattr("bench.peers.calling.time.perf_counter", lambda: next(ticks) / 10_000)
     ask = Job("nowhere", "none", (str(picture),))
     timed = Job("nowhere", "none", (str(picture),), callers=4, seconds=0.05, warmup=0.02, seed=1)
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{ask.to_line()}\n{timed.to_line()}\n"))
