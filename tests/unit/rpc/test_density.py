@@ -60,12 +60,15 @@ def test_a_batch_may_have_more_fields_than_a_request_but_not_any_number() -> Non
 
 def test_a_request_of_nothing_but_labels_is_refused_without_counting_them_all() -> None:
     data = DetectRequest(options=DetectOptions(labels=["x"] * 260_000)).SerializeToString()
-    begun = time.thread_time()
-    assert crowded(DetectRequest, data, most_fields(DetectRequest))
-    refused = time.thread_time()
-    assert not crowded(DetectRequest, data, 300_000)
-    counted = time.thread_time() - refused
-    assert refused - begun < counted / 4, "counting all of them takes forty times as long"
+    refused, counted = [], []
+    for _ in range(3):
+        begun = time.thread_time()
+        assert crowded(DetectRequest, data, most_fields(DetectRequest))
+        refused.append(time.thread_time() - begun)
+        begun = time.thread_time()
+        assert not crowded(DetectRequest, data, 300_000)
+        counted.append(time.thread_time() - begun)
+    assert min(refused) < min(counted) / 4, "counting all of them takes forty times as long"
 
 
 def test_large_pictures_cost_nothing() -> None:
