@@ -5,7 +5,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -187,13 +187,13 @@ class AsyncClient:
         """Wait until the server answers and is SERVING. Raises DeadlineExceeded; timeout in seconds."""
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
-            try:
+            with suppress(Unavailable, DeadlineExceeded):  # a server that restarts; the time was up
                 async with aclosing(self._watch(service, left)) as states:
                     async for state in states:
                         if state.ok:
                             return
-            except Unavailable:  # a server that restarts
-                await asyncio.sleep(min(0.1, left))
+            # A server that leaves ends the watch, and goes on ending each that is opened until it is gone.
+            await asyncio.sleep(min(_health.LOOK_AGAIN, max(0.0, end - time.monotonic())))
         raise DeadlineExceeded(f"{self.target} was not serving within {timeout:g} s")
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@
 import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -226,12 +226,14 @@ class Client:
         """Wait until the server answers and is SERVING. Raises DeadlineExceeded; timeout in seconds."""
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
-            try:
-                with closing(self._watch(service, left)) as states:
-                    if any(state.ok for state in states):
-                        return
-            except Unavailable:  # a server that restarts
-                time.sleep(min(0.1, left))
+            with (
+                suppress(Unavailable, DeadlineExceeded),  # a server that restarts; the time was up
+                closing(self._watch(service, left)) as states,
+            ):
+                if any(state.ok for state in states):
+                    return
+            # A server that leaves ends the watch, and goes on ending each that is opened until it is gone.
+            time.sleep(min(_health.LOOK_AGAIN, max(0.0, end - time.monotonic())))
         raise DeadlineExceeded(f"{self.target} was not serving within {timeout:g} s")
 
     def close(self) -> None:

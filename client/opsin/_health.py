@@ -8,10 +8,12 @@ The status is UNKNOWN 0, SERVING 1, NOT_SERVING 2 or SERVICE_UNKNOWN 3.
 
 from opsin._models import Health
 
-__all__ = ["CHECK", "WATCH", "health", "request"]
+__all__ = ["CHECK", "LOOK_AGAIN", "WATCH", "health", "request"]
 
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
+LOOK_AGAIN = 0.1
+"""Seconds until a watch is opened again that the server ended, or that found nobody."""
 
 _STATUSES = (Health.UNKNOWN, Health.SERVING, Health.NOT_SERVING, Health.SERVICE_UNKNOWN)
 _SERVICE_FIELD = 0x0A  # field 1, length-delimited

@@ -2,7 +2,9 @@
 
 import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -209,10 +211,32 @@ def test_health_is_asked_and_watched(fake: Fake, connect: Connect) -> None:
     fake.health.set("model/a", Wire.SERVING)
     assert next(watch) is opsin.Health.SERVING
     watch.close()
-    with pytest.raises(opsin.DeadlineExceeded, match=r"not serving|within"):
+    with pytest.raises(opsin.DeadlineExceeded, match=r"not serving within 0\.3 s"):
         client.wait_until_serving(timeout=0.3)
     fake.health.set("", Wire.SERVING)
     client.wait_until_serving(timeout=30)
+
+
+def test_waiting_leaves_a_server_that_ends_every_watch_in_peace(connect: Connect) -> None:
+    watched: list[float] = []
+
+    def leaves(_request: bytes, _context: Any) -> Iterator[bytes]:
+        watched.append(time.monotonic())
+        yield from ()
+
+    server = grpc.server(ThreadPoolExecutor(4))
+    watch = grpc.unary_stream_rpc_method_handler(leaves, None, None)
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Watch": watch}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(opsin.DeadlineExceeded, match="was not serving within"):
+            connect(f"127.0.0.1:{port}").wait_until_serving(timeout=1.0)
+    finally:
+        server.stop(None).wait()
+    assert 1 <= len(watched) <= 11  # a tenth of a second apart
 
 
 def test_waiting_for_a_server_starts_before_the_server_does(connect: Connect) -> None:
