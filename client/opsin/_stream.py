@@ -289,7 +289,10 @@ class _Driver:
         except Exception as broken:  # the caller's own iterator may raise anything: it is the caller's to see
             error = broken
         finally:
-            self.source.close()
+            try:
+                self.source.close()
+            except Exception as broken:
+                error = error or broken
             with self._changed:
                 self.session.end_source(error)
                 self._changed.notify_all()

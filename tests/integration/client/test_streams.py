@@ -160,6 +160,21 @@ def test_what_the_callers_own_iterator_raises_comes_out_after_the_replies(
         next(session)
 
 
+def test_a_source_that_cannot_be_closed_says_so_after_the_replies(fake: Fake) -> None:
+    class Camera:
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"x", b"y"])
+
+        def close(self) -> None:
+            raise OSError("the driver hangs")
+
+    with opsin.Client(fake.target) as client:
+        session = client.stream(Camera(), timeout=20)
+        assert [next(session).sequence, next(session).sequence] == [1, 2]
+        with pytest.raises(OSError, match="the driver hangs"):
+            next(session)
+
+
 def test_changes_reach_the_server_mid_stream(fake: Fake, connect: Connect) -> None:
     seen: list[Any] = []
 
