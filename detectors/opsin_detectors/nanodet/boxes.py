@@ -21,6 +21,10 @@ __all__ = ["MOST_CANDIDATES", "Candidates", "candidates", "finite", "keep", "poi
 MOST_CANDIDATES = 1000
 """Highest-scoring candidates of an image that go into suppression, as upstream has it (`nms_pre`)."""
 
+_SHY = 1 - 1e-6
+"""Logits are compared with the threshold's, short of what is lost to rounding on the way there; scores then
+exactly."""
+
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
@@ -62,7 +66,7 @@ def candidates(outputs: torch.Tensor, where: torch.Tensor, least: Sequence[float
         the best `MOST_CANDIDATES` of an image.
     """
     logits = outputs[..., :CLASSES]
-    limits = torch.tensor([_logit(score) for score in least], device=outputs.device)
+    limits = torch.tensor([_logit(score * _SHY) for score in least], device=outputs.device)
     image, point, label = _over(logits, limits)
     if (
         crowded := (torch.bincount(image, minlength=len(least)) > MOST_CANDIDATES)
@@ -74,9 +78,13 @@ def candidates(outputs: torch.Tensor, where: torch.Tensor, least: Sequence[float
             limits[one] = logits[one].flatten().topk(MOST_CANDIDATES).values[-1]
         image, point, label = _over(logits, limits)
     score = logits[image, point, label].float().sigmoid()
+    exact = score.double() >= torch.tensor(least, dtype=torch.float64, device=score.device)[image]
+    image, point, label, score = image[exact], point[exact], label[exact], score[exact]
     box = _boxes(outputs[image, point, CLASSES:].float(), where[point])
     table = torch.column_stack([image, label, score.double(), box.double()]).cpu().numpy()
     table = table[np.lexsort((-table[:, 2], table[:, 0]))]
+    if crowded:  # equal scores at the limit
+        table = table[np.arange(len(table)) - np.searchsorted(table[:, 0], table[:, 0]) < MOST_CANDIDATES]
     whole, real = table[:, :2].astype(np.int64), table[:, 2:].astype(np.float32)
     return Candidates(whole[:, 0], whole[:, 1], real[:, 0], real[:, 1:])
 
