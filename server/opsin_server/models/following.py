@@ -1,10 +1,12 @@
 """Models that look at what another one finds because the settings say so: `--model plates=nanodet,then=ocr`.
 
-Those named in `then` are ordinary models of the server, which serve callers of their own as well. Owns what
-they can say about a box and what must hold before such a model serves; running them is `cascade.py`'s.
+Those named in `then` are ordinary models of the server, which serve callers of their own as well. A `then` of
+theirs is for those callers: here they say something about a box, and an answer has no boxes within boxes.
+Owns what they can say about one, and what must hold before such a model serves; running them is
+`cascade.py`'s.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,14 +46,31 @@ def following(settings: ModelSettings) -> Following | None:
 
 
 def with_followers(models: Sequence[ModelSettings]) -> tuple[ModelSettings, ...]:
-    """All models, those that follow others first, because they have to serve before the others do.
+    """All models, each after those that follow it, because these have to serve before it does.
 
     One that is named in a `then` and nowhere else is served under that name as if it had been asked for.
+    Models that follow each other in a circle keep their order: the first fails to load, and says why.
     """
     wanted = dict.fromkeys(_base(name) for model in models for name in model.then)
     there = {model.name for model in models}
     implied = [ModelSettings(name=name) for name in wanted if name not in there]
-    return (*implied, *sorted(models, key=lambda model: model.name not in wanted))
+    followers: dict[str, list[str]] = {}
+    for model in models:
+        followers.setdefault(model.name, []).extend(map(_base, model.then))
+    order: list[str] = []
+    for name in wanted:
+        _append(name, followers, order, set())
+    place = {name: at for at, name in enumerate(order)}
+    return (*implied, *sorted(models, key=lambda model: place.get(model.name, len(order))))
+
+
+def _append(name: str, followers: Mapping[str, Sequence[str]], order: list[str], behind: set[str]) -> None:
+    """Append a name that is not in `order` yet, after its followers; `behind`: those that wait for it."""
+    if name in order or name in behind:
+        return
+    for follower in followers.get(name, ()):
+        _append(follower, followers, order, behind | {name})
+    order.append(name)
 
 
 def second_task(info: ModelInfo) -> Task | None:

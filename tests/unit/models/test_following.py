@@ -60,6 +60,17 @@ def test_who_follows_comes_up_first_and_is_served_even_if_nobody_asked_for_it() 
     assert with_followers([model("b"), model("a")]) == (model("b"), model("a"))
 
 
+def test_one_that_follows_comes_up_after_those_that_follow_it_for_its_own_callers() -> None:
+    asked = [model("a=nanodet,then=b"), model("x"), model("b=echo,then=c"), model("c=nsfw")]
+    assert [one.name for one in with_followers(asked)] == ["c", "b", "a", "x"]
+
+
+def test_models_that_follow_each_other_are_left_to_loading_which_says_so() -> None:
+    names = [one.name for one in with_followers([model("a,then=b"), model("b,then=a"), model("c,then=a")])]
+    assert sorted(names[:2]) == ["a", "b"]
+    assert names[2] == "c"
+
+
 def test_a_box_is_read_before_it_is_told_apart_before_it_is_embedded() -> None:
     def can(*tasks: Task) -> Any:
         return second_task(ModelInfo(tasks=frozenset(tasks)))
