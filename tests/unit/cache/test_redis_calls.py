@@ -63,7 +63,7 @@ class Claimed(Silent):
 
 
 def over(
-    client: Silent, registry: CollectorRegistry | None = None, timeout: float = 0.002, wait: float = 0.1
+    client: Silent, registry: CollectorRegistry | None = None, timeout: float = 0.05, wait: float = 0.1
 ) -> RedisCache:
     terms = RedisTerms("redis://127.0.0.1:1/0", timeout=timeout, wait=wait)
     cache = RedisCache(terms, CacheMetrics(registry or CollectorRegistry()))
