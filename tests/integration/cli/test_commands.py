@@ -109,7 +109,7 @@ def test_health_is_exit_0_only_when_serving(opsin: Run, arguments: list[str], co
 
 
 def test_health_of_nobody_is_exit_1_as_container_runtimes_want_it() -> None:
-    result = run("health", "--timeout", "1")
+    result = run("health", "--timeout", "30")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "no server answers at 127.0.0.1:1" in result.stderr
 
@@ -137,7 +137,7 @@ def test_authorities_that_are_not_there_are_wrong_usage() -> None:
 
 
 def test_tls_to_a_server_without_it_is_told_without_a_traceback(server: FakeServer) -> None:
-    result = run("models", "--tls", "--timeout", "3", target=server.target)
+    result = run("models", "--tls", "--timeout", "30", target=server.target)
     assert result.exit_code == 3
     assert (
         result.stderr
@@ -163,6 +163,6 @@ def test_grpc_itself_logs_nothing_beside_our_sentence(server: FakeServer, argume
 
 
 def test_a_target_without_a_port_is_told_what_was_tried() -> None:
-    result = run("health", "--target", "localhost", "--timeout", "2")
+    result = run("health", "--target", "localhost", "--timeout", "30")
     assert "no port was given, so 443 was tried" in result.stderr
     assert "--target HOST:PORT" in result.stderr
