@@ -40,7 +40,7 @@ from opsin_detectors.api import (
 from opsin_detectors.flags import parse_flag
 from opsin_detectors.onnx import heads
 from opsin_detectors.onnx.description import Description, PictureForm, read
-from opsin_detectors.onnx.runtimes import RUNTIMES, Runtime, open_graph
+from opsin_detectors.onnx.runtimes import RUNTIMES, Runtime, bytes_of, open_graph
 from opsin_detectors.settings import Settings
 from opsin_detectors.suppression import keep
 
@@ -93,7 +93,7 @@ class OnnxModel(Detector):
             device=context.device,
             dtype="float32" if context.dtype == "auto" else context.dtype,
             runtime=self._runtime.name,
-            memory_bytes=_bytes_of(graph),
+            memory_bytes=bytes_of(graph),
         )
         self._try_out()
 
@@ -234,16 +234,6 @@ def _defaults(about: Description) -> Options:
 def _decode_size(form: PictureForm, size: tuple[int, int]) -> tuple[int, int]:
     least = max(form.short_side, *size) if form.resize == "crop" else 0
     return (max(least, size[0]), max(least, size[1]))
-
-
-def _bytes_of(graph: Path) -> int:
-    """Of the graph's file and of its weights beside it (`.bin` of IR, `.data` of large ONNX files)."""
-    beside = [
-        graph.with_suffix(".bin"),
-        graph.with_name(f"{graph.name}.data"),
-        graph.with_name(f"{graph.name}_data"),
-    ]
-    return sum(file.stat().st_size for file in (graph, *beside) if file.is_file())
 
 
 def _on_canvas(pixels: Pixels, form: PictureForm, size: tuple[int, int]) -> tuple[Pixels, Placed]:

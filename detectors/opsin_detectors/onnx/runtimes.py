@@ -20,12 +20,19 @@ import torch
 
 from opsin_detectors.api import LoadContext, LoadError
 
-__all__ = ["RUNTIMES", "Port", "Runtime", "open_graph"]
+__all__ = ["RUNTIMES", "Port", "Runtime", "bytes_of", "open_graph"]
 
 RUNTIMES = ("onnxruntime", "openvino")
 
 Array = npt.NDArray[Any]
 _Compiled = TypeVar("_Compiled")
+
+_SIZES = frozenset({1, 2, 3, 4, 6, 8, 12, 16, 24, 32})
+"""Batch sizes that warming up tries. Any other, as of what is left of a batch that failed, is run by a graph
+that leaves its size open."""
+_SMALL = 64 << 20
+"""Bytes of a graph that may be held once for each batch size. A larger one takes so long for a picture that a
+change of size is nothing beside it."""
 
 _OPENVINO_PRECISION = {"auto": "f32", "float32": "f32", "bfloat16": "bf16"}
 
@@ -54,35 +61,35 @@ class Runtime(ABC):
         """
 
 
-class _PerWidth(Generic[_Compiled]):
-    """One compiled graph for each width of lane, made when first asked for.
+class _PerLane(Generic[_Compiled]):
+    """One compiled graph for each width of lane and each size told, made when first asked for.
 
     The trial's, of width 1, is let go when the first lane turns out to be wider: weights are held only once.
     """
 
-    def __init__(self, make: Callable[[int], _Compiled]) -> None:
+    def __init__(self, make: Callable[[int, int], _Compiled]) -> None:
         self._make = make
-        self._made: dict[int, _Compiled] = {}
+        self._made: dict[tuple[int, int], _Compiled] = {}
         self._lanes: set[int] = set()
         self._lock = threading.Lock()
 
-    def here(self, *, trial: bool = False) -> _Compiled:
+    def here(self, size: int = 0, *, trial: bool = False) -> _Compiled:
         """The one for as many threads as the calling thread may use; of width 1 for a trial."""
         width = 1 if trial else max(1, torch.get_num_threads())
-        compiled = self._made.get(width)
+        compiled = self._made.get((width, size))
         if compiled is None or (not trial and width not in self._lanes):
             with self._lock:
-                compiled = self._get(width, trial)
+                compiled = self._get(width, size, trial)
         return compiled
 
-    def _get(self, width: int, trial: bool) -> _Compiled:
+    def _get(self, width: int, size: int, trial: bool) -> _Compiled:
         if not trial:
             if not self._lanes and width != 1:
                 self._made.clear()
             self._lanes.add(width)
-        if width not in self._made:
-            self._made[width] = self._make(width)
-        return self._made[width]
+        if (width, size) not in self._made:
+            self._made[width, size] = self._make(width, size)
+        return self._made[width, size]
 
 
 def open_graph(path: Path, runtime: str, context: LoadContext) -> Runtime:
@@ -104,6 +111,16 @@ def open_graph(path: Path, runtime: str, context: LoadContext) -> Runtime:
     except Exception as error:  # each runtime has a tree of its own
         why = " ".join(str(error).split())[:300]
         raise LoadError(f"{chosen} cannot read {path}: {why}") from error
+
+
+def bytes_of(graph: Path) -> int:
+    """Of the graph's file and of its weights beside it (`.bin` of IR, `.data` of large ONNX files)."""
+    beside = [
+        graph.with_suffix(".bin"),
+        graph.with_name(f"{graph.name}.data"),
+        graph.with_name(f"{graph.name}_data"),
+    ]
+    return sum(file.stat().st_size for file in (graph, *beside) if file.is_file())
 
 
 def _chosen(path: Path, runtime: str) -> str:
@@ -141,7 +158,7 @@ class _OnnxRuntime(Runtime):
                 f"model “{context.name}”: onnxruntime runs a graph in the types it was exported with; "
                 f"export it as {context.dtype}, or use runtime=openvino"
             )
-        self._sessions = _PerWidth(self._session)
+        self._sessions = _PerLane(self._session)
         session = self._sessions.here(trial=True)
         self.input = _only([self._port(one) for one in session.get_inputs()], path)
         self.outputs = tuple(self._port(one) for one in session.get_outputs())
@@ -152,7 +169,7 @@ class _OnnxRuntime(Runtime):
         answer: list[Array] = session.run(None, {self.input.name: batch})
         return answer
 
-    def _session(self, width: int) -> Any:
+    def _session(self, width: int, _: int) -> Any:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = width
         options.inter_op_num_threads = 1
@@ -189,7 +206,12 @@ def _dtype(written: str) -> np.dtype[Any]:
 
 
 class _OpenVino(Runtime):
-    """A compiled model for each width, with as many streams as lanes of that width fit the machine."""
+    """A compiled model for each width, with as many streams as lanes of that width fit the machine.
+
+    Of a small graph one for each batch size, too. A stream that gets another size than before works out again
+    how each layer is to be run: 2 ms of a MobileNet's 16 for two pictures, and lanes hardly ever get the same
+    size twice in a row. Where the size is fixed nothing is worked out at all, which saves 3 % more.
+    """
 
     name = "openvino"
 
@@ -209,22 +231,43 @@ class _OpenVino(Runtime):
         self._model: Any = self._core.read_model(path)
         self.input = _only([_openvino_port(one) for one in self._model.inputs], path)
         self.outputs = tuple(_openvino_port(one) for one in self._model.outputs)
-        self._compiled = _PerWidth(self._compile)
+        self._sizes = _SIZES if _is_open(self.input) and bytes_of(path) <= _SMALL else frozenset()
+        self._compiled = _PerLane(self._compile)
+        self._tensor: Any = openvino.Tensor
         self._mine = threading.local()
-        """Of each thread: a request, and the compiled model it belongs to."""
+        """Of each thread: its request of each compiled model that it met."""
 
     def run(self, batch: Array, *, trial: bool = False) -> list[Array]:
-        """See `Runtime`."""
-        compiled = self._compiled.here(trial=trial)
-        if getattr(self._mine, "compiled", None) is not compiled:
-            self._mine.compiled, self._mine.request = compiled, compiled.create_infer_request()
-        results = self._mine.request.infer([batch])
-        return [np.array(results[port]) for port in compiled.outputs]
+        """See `Runtime`.
 
-    def _compile(self, width: int) -> Any:
+        Tensors by hand: `request.infer([batch])` finds out what it was given and copies it, 0.4 ms of Python
+        in which nobody else may run any.
+        """
+        size = len(batch) if len(batch) in self._sizes else 0
+        request = self._request(self._compiled.here(size, trial=trial))
+        shared = np.require(batch, self.input.dtype, ("C", "W"))
+        request.set_input_tensor(self._tensor(shared, shared_memory=True))
+        request.start_async()
+        request.wait()
+        return [request.get_output_tensor(at).data.copy() for at in range(len(self.outputs))]
+
+    def _request(self, compiled: Any) -> Any:
+        requests: dict[Any, Any] | None = getattr(self._mine, "requests", None)
+        if requests is None:
+            requests = self._mine.requests = {}
+        request = requests.get(compiled)
+        if request is None:
+            request = requests[compiled] = compiled.create_infer_request()
+        return request
+
+    def _compile(self, width: int, size: int) -> Any:
+        model = self._model
+        if size:
+            model = model.clone()
+            model.reshape({0: [size, *model.input(0).partial_shape[1:]]})
         streams = max(1, _cores() // width)
         return self._core.compile_model(
-            self._model,
+            model,
             "CPU",
             {
                 "NUM_STREAMS": streams,
@@ -240,6 +283,11 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _is_open(port: Port) -> bool:
+    """Whether the graph takes any number of pictures."""
+    return bool(port.shape) and port.shape[0] is None
 
 
 def _openvino_port(port: Any) -> Port:

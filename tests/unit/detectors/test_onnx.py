@@ -408,13 +408,13 @@ def test_a_lane_is_given_as_many_threads_as_it_is_wide(
     tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    get = runtimes._PerWidth._get
+    get = runtimes._PerLane._get
 
-    def noting(self: Any, width: int, trial: bool) -> Any:
+    def noting(self: Any, width: int, size: int, trial: bool) -> Any:
         asked.append(width)
-        return get(self, width, trial)
+        return get(self, width, size, trial)
 
-    monkeypatch.setattr(runtimes._PerWidth, "_get", noting)
+    monkeypatch.setattr(runtimes._PerLane, "_get", noting)
     tiny = graph(tmp_path / "model.onnx", [("logits", (3,), 1.0)])
     detector = opened(tiny.path, f'head = "classifier"\n{HEAD}', runtime=runtime)
     assert asked == [1]
@@ -430,17 +430,50 @@ def test_a_lane_is_given_as_many_threads_as_it_is_wide(
         thread.start()
         thread.join()
     assert asked == [1, 3, 2]
-    assert sorted(_widths(detector)) == [2, 3]  # the trial's is gone
+    assert {width for width, _ in _made(detector)} == {2, 3}  # the trial's is gone
     for one in told:
         assert [label.score for label in one[0].labels] == pytest.approx(
             [label.score for label in told[0][0].labels], abs=1e-6
         )
 
 
-def _widths(detector: Any) -> list[int]:
+def _made(detector: Any) -> set[tuple[int, int]]:
+    """Width and batch size of each graph that was compiled."""
     runtime = detector._runtime
     kept = runtime._sessions if hasattr(runtime, "_sessions") else runtime._compiled
-    return list(kept._made)
+    return set(kept._made)
+
+
+@pytest.mark.parametrize(
+    ("small", "made"), [(1 << 20, {(1, 1), (1, 2), (1, 3), (1, 0)}), (0, {(1, 0)})], ids=["small", "large"]
+)
+def test_openvino_compiles_a_small_graph_for_each_usual_batch_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: int, made: set[tuple[int, int]]
+) -> None:
+    monkeypatch.setattr(runtimes, "_SMALL", small)
+    tiny = graph(tmp_path / "model.onnx", [("logits", (3,), 1.0)])
+    detector = opened(tiny.path, f'head = "classifier"\n{HEAD}', runtime="openvino")
+    several = np.concatenate([PIXELS] * 5)
+    wanted = tiny(planes(several))["logits"]
+
+    torch.set_num_threads(1)
+    for count in (1, 3, 2, 3, 5, 7):
+        [logits] = detector.infer(several[:count])
+        np.testing.assert_allclose(logits, wanted[:count], atol=1e-5)
+    assert _made(detector) == made
+
+
+def test_what_openvino_answered_outlives_its_next_run_and_its_input_is_left_alone(tmp_path: Path) -> None:
+    tiny = graph(tmp_path / "model.onnx", [("logits", (3,), 1.0)])
+    detector: Any = opened(tiny.path, f'head = "classifier"\n{HEAD}', runtime="openvino")
+    batch = planes(PIXELS)
+    batch.flags.writeable = False
+    [first] = detector._runtime.run(batch)
+    kept = first.copy()
+
+    detector._runtime.run(np.zeros_like(batch))
+    np.testing.assert_array_equal(first, kept)
+    np.testing.assert_array_equal(batch, planes(PIXELS))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
