@@ -6,7 +6,7 @@ options.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,13 +59,19 @@ def finite(outputs: torch.Tensor) -> npt.NDArray[np.bool_]:
     return answer
 
 
-def candidates(outputs: torch.Tensor, where: torch.Tensor, least: Sequence[float]) -> Candidates:
+def candidates(
+    outputs: torch.Tensor,
+    where: torch.Tensor,
+    least: Sequence[float],
+    labels: Mapping[int, Sequence[int]] | None = None,
+) -> Candidates:
     """What scores at least `least[i]` in image i.
 
     outputs: (B, points, 124) of any floating type on any device. where: `points` on that device. No more than
         the best `MOST_CANDIDATES` of an image.
+    labels: the classes that an image is asked for, all where it is not named.
     """
-    logits = outputs[..., :CLASSES]
+    logits = _asked(outputs[..., :CLASSES], labels or {})
     limits = torch.tensor([_logit(score * _SHY) for score in least], device=outputs.device)
     image, point, label = _over(logits, limits)
     if (
@@ -87,6 +93,17 @@ def candidates(outputs: torch.Tensor, where: torch.Tensor, least: Sequence[float
         table = table[np.arange(len(table)) - np.searchsorted(table[:, 0], table[:, 0]) < MOST_CANDIDATES]
     whole, real = table[:, :2].astype(np.int64), table[:, 2:].astype(np.float32)
     return Candidates(whole[:, 0], whole[:, 1], real[:, 0], real[:, 1:])
+
+
+def _asked(logits: torch.Tensor, labels: Mapping[int, Sequence[int]]) -> torch.Tensor:
+    """(B, points, classes), as low as can be where an image is not asked for a class."""
+    if not labels:
+        return logits
+    others = torch.zeros(len(logits), 1, CLASSES, dtype=torch.bool, device=logits.device)
+    for image, asked in labels.items():
+        others[image] = True
+        others[image, 0, list(asked)] = False
+    return logits.masked_fill(others, -math.inf)
 
 
 def _over(logits: torch.Tensor, limits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -111,5 +128,5 @@ def _boxes(distances: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
 
 def _logit(score: float) -> float:
     if score <= 0.0:
-        return -math.inf
+        return torch.finfo(torch.float32).min  # what is not asked for is lower still
     return math.inf if score >= 1.0 else math.log(score / (1.0 - score))

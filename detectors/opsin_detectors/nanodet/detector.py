@@ -8,7 +8,7 @@ Owns loading the weights and the order of the steps; the arithmetic is in `netwo
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,8 @@ class NanoDet(Detector):
         sound = finite(outputs)
         # The server brings outputs home first; whoever calls this without it may not.
         where = self._points.to(outputs.device)
-        found = candidates(outputs, where, [item.options.min_score for item in items])
+        labels = {row: _numbers(item.options.labels) for row, item in enumerate(items) if item.options.labels}
+        found = candidates(outputs, where, [item.options.min_score for item in items], labels)
         bounds = np.searchsorted(found.image, np.arange(len(items) + 1))
         return [
             _answer(found, slice(first, last), item.options) if good else _BROKEN
@@ -121,11 +122,12 @@ def _load(context: LoadContext) -> NanoDetG:
     return network
 
 
+def _numbers(names: Iterable[str]) -> list[int]:
+    return [CLASSES.index(name) for name in names if name in CLASSES]
+
+
 def _answer(found: Candidates, mine: slice, options: Options) -> Output:
     label, score, box = found.label[mine], found.score[mine], found.box[mine]
-    if options.labels:
-        wanted = np.isin(label, [CLASSES.index(name) for name in options.labels if name in CLASSES])
-        label, score, box = label[wanted], score[wanted], box[wanted]
     kept = keep(label, box, options.iou_threshold)[: options.max_detections]
     return Output(
         detections=[_detection(*row) for row in zip(box[kept], label[kept], score[kept], strict=True)]

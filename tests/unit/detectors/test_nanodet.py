@@ -113,6 +113,17 @@ def test_the_allow_list_works_before_the_limit(nanodet: Detector, picture: Pictu
     assert [one.label for one in output.detections] == ["dog"]
 
 
+def test_the_allow_list_works_before_the_bound_on_candidates(nanodet: Detector, picture: Picture) -> None:
+    outputs = raw(nanodet, picture, "chelsea.png", "chelsea.png")
+    rare = Options(min_score=0.0, iou_threshold=1.0, labels=frozenset({"parking meter"}))
+
+    few, everything = finish(nanodet, outputs, rare, replace(rare, labels=frozenset()))
+
+    assert [one.label for one in few.detections] == ["parking meter"] * 100
+    assert "parking meter" not in {one.label for one in everything.detections}
+    assert not finish(nanodet, outputs[:1], replace(rare, labels=frozenset({"no such class"})))[0].detections
+
+
 def test_max_detections_keeps_the_best(nanodet: Detector, picture: Picture) -> None:
     outputs = raw(nanodet, picture, "chelsea.png")
     [all_of_them] = finish(nanodet, outputs, DEFAULTS)
