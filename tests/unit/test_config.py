@@ -213,6 +213,18 @@ def test_any_text_for_a_model_is_taken_or_refused_in_words(spec: str) -> None:
             {"flags": {("model",): ["a", "a"]}},
             "The models: model a has version 1 twice; give each its own version.",
         ),
+        (
+            {"flags": {("model",): ["a,labels=canary", "a,version=2,labels=canary"]}},
+            "The models: a@canary leads to versions 1 and 2; it can lead to one.",
+        ),
+        (
+            {"flags": {("model",): ["a,dtype=float33"]}},
+            "model a: dtype is 'float33' (from --model); it should be auto, float32, bfloat16, float16",
+        ),
+        (
+            {"file": "[[model]]\nname = 'a'\nruntime = 'torch'"},
+            "model a: runtime is 'torch' (from opsin.toml); it should be auto, eager, channels_last,",
+        ),
         ({"flags": {("model",): ["a,labels=12"]}}, "model a: labels (from --model): a label is lower-case"),
         (
             {"file": "port = 1"},

@@ -84,7 +84,8 @@ def _right(fault: ErrorDetails) -> str:
     """What would be right, in words that need no Python."""
     kind, more = fault["type"], fault.get("ctx", {})
     if kind in _BOUNDS:
-        return _BOUNDS[kind].format(**more).replace("'", "")
+        # Nobody writes down what is empty: it is the default.
+        return _BOUNDS[kind].format(**more).replace("'', ", "").replace("'", "")
     if more.get("pattern") in _PATTERNS:
         return _PATTERNS[more["pattern"]]
     return _KINDS.get(kind.partition("_")[0], _SHOULD.sub("it should", fault["msg"]))

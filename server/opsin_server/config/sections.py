@@ -59,6 +59,13 @@ def _long_name(value: object) -> object:
 Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16", "int8"], BeforeValidator(_long_name)]
 Decode = Literal["auto", "cpu", "device"]
 Runtime = Literal["auto", "eager", "channels_last", "compile", "cuda_graphs", "openvino", "onnxruntime"]
+# Of one model, where empty is "as for all". One literal each: of a union every part would be told as a fault.
+ModelDtype = Annotated[
+    Literal["", "auto", "float32", "bfloat16", "float16", "int8"], BeforeValidator(_long_name)
+]
+ModelRuntime = Literal[
+    "", "auto", "eager", "channels_last", "compile", "cuda_graphs", "openvino", "onnxruntime"
+]
 
 
 class Section(BaseModel):
@@ -269,9 +276,9 @@ class ModelSettings(Section):
     """The detector to run it with. Empty, the default: chosen by the source."""
     device: Annotated[str, Field(pattern=MODEL_DEVICE_PATTERN)] = ""
     """What it runs on. Empty, the default: as all models do."""
-    dtype: Dtype | Literal[""] = ""
+    dtype: ModelDtype = ""
     """Type of its weights. Empty, the default: as for all models."""
-    runtime: Runtime | Literal[""] = ""
+    runtime: ModelRuntime = ""
     """What runs its network. Empty, the default: as for all models."""
     max_batch: Annotated[int, Field(ge=0, le=4096)] = 0
     """Largest batch. 0, the default: what the detector allows. Less when memory is short."""

@@ -82,6 +82,17 @@ class Settings(BaseSettings):
                 raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _labels_lead_to_one(self) -> "Settings":
+        seen: dict[str, int] = {}
+        for model in self.model:
+            for label in model.labels:
+                named = f"{model.name}@{label}"
+                if seen.setdefault(named, model.version) != model.version:
+                    msg = f"{named} leads to versions {seen[named]} and {model.version}; it can lead to one"
+                    raise ValueError(msg)
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
