@@ -287,7 +287,7 @@ def _cores() -> int:
 
 def _is_open(port: Port) -> bool:
     """Whether the graph takes any number of pictures."""
-    return bool(port.shape) and port.shape[0] is None
+    return port.shape is not None and port.shape[:1] == (None,)
 
 
 def _openvino_port(port: Any) -> Port:
