@@ -37,6 +37,9 @@ _RATE = 0.1
 _CLIP = 4.0
 _LEAST_SPREAD = 0.05
 """Share of the mean below which the clip never falls: clocks and caches are never steadier than that."""
+_TICK = 1e-7
+"""Seconds below which it never falls either: of a run that was over within one tick of a coarse clock, no
+share is more than nothing."""
 _FIRST_SPREAD = 0.1
 """Share of the mean taken for the spread when there is one observation."""
 _OFTEN = 64
@@ -71,7 +74,7 @@ class _Cell:
         self.spread = _FIRST_SPREAD * seconds
 
     def observe(self, seconds: float) -> None:
-        reach = _CLIP * max(self.spread, _LEAST_SPREAD * self.mean)
+        reach = _CLIP * max(self.spread, _LEAST_SPREAD * self.mean, _TICK)
         step = min(max(seconds - self.mean, -reach), reach)
         self.count += 1
         rate = max(_RATE, 1 / self.count)

@@ -171,3 +171,14 @@ def test_answers_of_every_shape_go_the_same_way() -> None:
     profile = mixed()
     profile.answered(0.004)
     assert profile.of("short").after == profile.after > 0
+
+
+def test_a_first_run_of_no_time_at_all_is_outlived() -> None:
+    profile = Profile()
+    profile.observe(1, 0.0)
+    profile.answered(0.0)
+    for _ in range(200):
+        profile.observe(1, 0.01)
+        profile.answered(0.01)
+    assert profile.seconds(1) == pytest.approx(0.01, rel=0.1)
+    assert profile.after == pytest.approx(0.02, rel=0.5)
