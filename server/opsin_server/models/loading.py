@@ -149,7 +149,7 @@ class Loader:
         """Warm up a version's model, or one of its second stage, and take it into the scheduler."""
         largest = min(version.settings.max_batch or model.info.max_batch, model.info.max_batch)
         measured: dict[int, list[float]] = {}
-        pair = None
+        probe = None
 
         def run_on(device: str) -> RunAlone:
             return lambda pairs: self._scheduler.run_alone(model.key, model, pairs, device=device)
@@ -165,19 +165,21 @@ class Loader:
                 largest = min(largest, await touch(model, other, run, list(warmth.seconds)))
             for device in others_on:
                 largest = min(largest, await warm_as(warmth.seconds, model, pair, run_on(device), device))
-            measured = measured or warmth.seconds
+            if probe is None:
+                probe, measured = pair, warmth.seconds
         measured = {size: runs for size, runs in measured.items() if size <= largest}
         self._scheduler.add_model(
             model.key,
             model,
             ModelTerms(tuple(measured), version.settings.share, after=WAY_HOME),
-            probe=pair,
+            probe=probe,
         )
+        shape = () if probe is None else probe[0].shape
         for size, runs in measured.items():
             for seconds in runs:
-                self._scheduler.profile(model.key).observe(size, seconds)
-        if pair is not None and self._scheduler.can_widen and not model.light:
-            await self._widen(model, pair, min(measured[1]))
+                self._scheduler.profile(model.key).observe(size, seconds, shape)
+        if probe is not None and self._scheduler.can_widen and not model.light:
+            await self._widen(model, probe, min(measured[1]))
 
     async def _widen(self, model: LoadedModel, pair: tuple[Prepared, Item], narrow: float) -> None:
         """Have a model run on all cores when it is alone, if that is quicker."""
