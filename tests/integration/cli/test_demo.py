@@ -24,13 +24,14 @@ def demo(out: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=380,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "80", **environment},
     )
 
 
 @needs_serve
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_demo_finds_the_person_and_writes_both_pictures(tmp_path: Path) -> None:
     done = demo(tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -37,7 +37,7 @@ def python(tmp_path: Path) -> Run:
             env={**os.environ, "no_proxy": "127.0.0.1", "COLUMNS": "200", **own},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=200,
             check=False,
         )
 
@@ -88,7 +88,8 @@ def test_a_server_fetches_what_is_not_there_yet(python: Run, model: Path) -> Non
     assert "pytorch_model.bin" not in there.fetched
 
 
-@pytest.mark.slow  # the hub's client tries again for half a minute
+@pytest.mark.slow  # the hub's client tries again for half a minute, twice
+@pytest.mark.timeout(400)
 def test_a_hub_that_cannot_be_reached_is_said_in_a_sentence(python: Run) -> None:
     nowhere = "http://127.0.0.1:9"
     pulled = python("-m", "opsin.cli", "pull", "things=tiny/detr", endpoint=nowhere)
