@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from opsin.cli import completion
+from opsin.cli.options import ModelName
 
 __all__ = ["Format", "Method", "Options", "Process"]
 
@@ -64,15 +64,7 @@ class Options:
             metavar="INPUT",
         ),
     ] = None
-    model: Annotated[
-        str,
-        _option(
-            help="NAME, NAME@VERSION or NAME@LABEL.",
-            metavar="NAME",
-            show_default="the server's",
-            autocompletion=completion.references,
-        ),
-    ] = ""
+    model: ModelName = ""
     method: Annotated[Method, _option(help="What is called; batch is BatchDetect, stream StreamDetect.")] = (
         Method.DETECT
     )

@@ -191,29 +191,23 @@ def _take_common(ctx: Any) -> None:
 _NAMES = ("host", "port", *Settings.__dataclass_fields__)
 
 
-class ClientCommand(TyperCommand):
+class _WithCommon:
+    """The common options, taken before the function that has none of them runs."""
+
+    params: list[Any]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params = [*self.params, *_common_options()]
+
+    def invoke(self, ctx: Any) -> Any:
+        _take_common(ctx)
+        return super().invoke(ctx)  # type: ignore[misc]  # of the command or the group that this is mixed into
+
+
+class ClientCommand(_WithCommon, TyperCommand):
     """A command with the common options."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As `TyperCommand`."""
-        super().__init__(*args, **kwargs)
-        self.params = [*self.params, *_common_options()]
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command's function with its own arguments only."""
-        _take_common(ctx)
-        return super().invoke(ctx)
-
-
-class ClientGroup(TyperGroup):
+class ClientGroup(_WithCommon, TyperGroup):
     """A group of commands with the common options."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """As `TyperGroup`."""
-        super().__init__(*args, **kwargs)
-        self.params = [*self.params, *_common_options()]
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the group's function with its own arguments only."""
-        _take_common(ctx)
-        return super().invoke(ctx)

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opsin.cli import completion
 from opsin.cli import inputs as find
 from opsin.cli.connection import ClientCommand, connect, settings_of
 from opsin.cli.each import Tally, for_each
 from opsin.cli.exits import EPILOG, ExitCode
 from opsin.cli.failures import guarded, warn
 from opsin.cli.inputs import Input
+from opsin.cli.options import (
+    ClassNames,
+    InputFiles,
+    InputsAtOnce,
+    LeastScore,
+    ModelName,
+    TextFlag,
+    TruncateFlag,
+)
 from opsin.cli.output import Screen
 from opsin.cli.parsing import parse_names, parse_region
 from opsin.cli.words import counted
@@ -22,13 +30,7 @@ from opsin.cli.words import counted
 if TYPE_CHECKING:
     from opsin import Client, DetectResult
 
-__all__ = ["TextFlag", "TruncateFlag", "as_client_input", "find_inputs", "register"]
-
-
-TextFlag = Annotated[bool, typer.Option("--text", help="The inputs are texts; - for one a line of stdin.")]
-TruncateFlag = Annotated[
-    bool, typer.Option("--truncate", help="Cut texts and labels longer than the model reads; else they fail.")
-]
+__all__ = ["as_client_input", "find_inputs", "register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,37 +41,13 @@ def register(app: typer.Typer) -> None:
 def detect(
     ctx: typer.Context,
     *,
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            help="Pictures: files, quoted globs, folders (searched with all below), http(s) URLs (fetched "
-            "here); - for stdin.",
-            metavar="INPUT",
-            show_default=False,
-        ),
-    ],
-    model: Annotated[
-        str,
-        typer.Option(
-            help="NAME, NAME@VERSION or NAME@LABEL.",
-            metavar="NAME",
-            show_default="the server's",
-            autocompletion=completion.references,
-        ),
-    ] = "",
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            help="Leave out what scores lower.", min=0, max=1, metavar="0..1", show_default="the model's"
-        ),
-    ] = None,
+    inputs: InputFiles,
+    model: ModelName = "",
+    min_score: LeastScore = None,
     max_detections: Annotated[
         int, typer.Option(help="At most so many a picture.", min=0, metavar="N", show_default="the model's")
     ] = 0,
-    labels: Annotated[
-        list[str] | None,
-        typer.Option(help="Only these classes.", metavar="A,B", show_default=False),
-    ] = None,
+    labels: ClassNames = None,
     region: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,7 +66,7 @@ def detect(
         Path | None,
         typer.Option(help="Write annotated pictures here; inputs are never overwritten.", metavar="DIR"),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Inputs at once.", min=1, metavar="N")] = 4,
+    jobs: InputsAtOnce = 4,
 ) -> None:
     """Say what is in pictures, and where.
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from opsin.cli import completion
 from opsin.cli.connection import ClientCommand, connect, settings_of
-from opsin.cli.detect import TextFlag, TruncateFlag, as_client_input, find_inputs
+from opsin.cli.detect import as_client_input, find_inputs
 from opsin.cli.each import for_each
 from opsin.cli.exits import EPILOG, ExitCode
 from opsin.cli.failures import guarded, warn
 from opsin.cli.inputs import Input
+from opsin.cli.options import InputFiles, InputsAtOnce, ModelName, TextFlag, TruncateFlag
 from opsin.cli.output import Screen
 from opsin.cli.words import counted
 
@@ -32,24 +32,8 @@ def register(app: typer.Typer) -> None:
 def embed(
     ctx: typer.Context,
     *,
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            help="Pictures: files, quoted globs, folders (searched with all below), http(s) URLs (fetched "
-            "here); - for stdin.",
-            metavar="INPUT",
-            show_default=False,
-        ),
-    ],
-    model: Annotated[
-        str,
-        typer.Option(
-            help="NAME, NAME@VERSION or NAME@LABEL.",
-            metavar="NAME",
-            show_default="the server's",
-            autocompletion=completion.references,
-        ),
-    ] = "",
+    inputs: InputFiles,
+    model: ModelName = "",
     text: TextFlag = False,
     truncate: TruncateFlag = False,
     output: Annotated[
@@ -65,7 +49,7 @@ def embed(
         int, typer.Option(help="Cut vectors to so many numbers.", min=0, metavar="N", show_default="all")
     ] = 0,
     normalize: Annotated[bool, typer.Option(help="Vectors of length 1.")] = True,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Inputs at once.", min=1, metavar="N")] = 4,
+    jobs: InputsAtOnce = 4,
 ) -> None:
     """Turn pictures or texts into vectors.
 

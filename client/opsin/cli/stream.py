@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from opsin.cli import completion
 from opsin.cli.connection import ClientCommand, connect, settings_of
 from opsin.cli.exits import EPILOG, ExitCode
 from opsin.cli.failures import describe, error_to_dict, guarded, warn
 from opsin.cli.frames import open_source
+from opsin.cli.options import ClassNames, LeastScore, ModelName
 from opsin.cli.output import Screen
 from opsin.cli.parsing import parse_freshness, parse_names, parse_rate
 from opsin.cli.words import counted
@@ -43,15 +43,7 @@ def stream(
             show_default=False,
         ),
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            help="NAME, NAME@VERSION or NAME@LABEL.",
-            metavar="NAME",
-            show_default="the server's",
-            autocompletion=completion.references,
-        ),
-    ] = "",
+    model: ModelName = "",
     freshness: Annotated[
         str,
         typer.Option(
@@ -74,15 +66,8 @@ def stream(
     limit: Annotated[
         int | None, typer.Option(help="Stop after so many frames.", min=1, metavar="N", show_default=False)
     ] = None,
-    min_score: Annotated[
-        float | None,
-        typer.Option(
-            help="Leave out what scores lower.", min=0, max=1, metavar="0..1", show_default="the model's"
-        ),
-    ] = None,
-    labels: Annotated[
-        list[str] | None, typer.Option(help="Only these classes.", metavar="A,B", show_default=False)
-    ] = None,
+    min_score: LeastScore = None,
+    labels: ClassNames = None,
     quality: Annotated[
         int,
         typer.Option(
