@@ -16,6 +16,7 @@ from opsin._inputs import load
 from opsin._models import Health, Model, ServerInfo
 from opsin._options import DetectAsk, EmbedAsk
 from opsin._results import DetectResult, EmbedResult
+from opsin._spelling import spelled
 
 __all__ = ["Call", "detect", "embed", "health", "models", "server_info", "too_large"]
 
@@ -125,6 +126,7 @@ def models() -> Call[list[Model]]:
     )
 
 
+@spelled
 def model(name: str) -> Call[Model]:
     """One version of a model."""
     request = pb.GetModelRequest(name=name).SerializeToString()
@@ -137,6 +139,7 @@ def server_info() -> Call[ServerInfo]:
     return Call(f"{_MODELS}GetServerInfo", request, _reader(pb.GetServerInfoResponse, _parse.server_info))
 
 
+@spelled
 def load_model(
     name: str,
     *,
@@ -163,6 +166,7 @@ def load_model(
     return Call(f"{_MODELS}LoadModel", message.SerializeToString(), read, timeout=timeout)
 
 
+@spelled
 def unload_model(name: str, version: int) -> Call[Model]:
     """Take a version of a model away."""
     _check_number("version", version, _MOST_VERSION)
@@ -170,6 +174,7 @@ def unload_model(name: str, version: int) -> Call[Model]:
     return Call(f"{_MODELS}UnloadModel", request, _reader(pb.UnloadModelResponse, _one))
 
 
+@spelled
 def set_traffic(
     name: str, targets: Mapping[int, int], labels: Mapping[str, int], shadow_version: int
 ) -> Call[list[Model]]:

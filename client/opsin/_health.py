@@ -7,6 +7,7 @@ The status is UNKNOWN 0, SERVING 1, NOT_SERVING 2 or SERVICE_UNKNOWN 3.
 """
 
 from opsin._models import Health
+from opsin._spelling import spelled
 
 __all__ = ["CHECK", "LOOK_AGAIN", "WATCH", "health", "request"]
 
@@ -20,6 +21,7 @@ _SERVICE_FIELD = 0x0A  # field 1, length-delimited
 _STATUS_FIELD = 0x08  # field 1, varint
 
 
+@spelled
 def request(service: str) -> bytes:
     """A HealthCheckRequest."""
     name = service.encode()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from opsin._errors import InvalidInput, MessageTooLarge
+from opsin._spelling import check_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,6 +171,7 @@ def load(source: Any, *, limit: int, quality: int | None = None) -> Loaded:
 
     match source:
         case Text() | Uri():
+            check_text("text", source.text if isinstance(source, Text) else source.uri)
             return source
         case RawFrame() as frame:
             return frame if quality is None else _images.jpeg(frame, quality)

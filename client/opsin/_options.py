@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
 from opsin._errors import InvalidInput
 from opsin._freshness import Freshness
 from opsin._results import Box
+from opsin._spelling import check_text
 
 __all__ = [
     "Codec",
@@ -125,6 +126,7 @@ class DetectOptions:
             self, "candidate_labels", _names("options.candidate_labels", self.candidate_labels)
         )
         object.__setattr__(self, "regions", _regions(self.regions))
+        check_text("options.embed_model", self.embed_model)
 
     @classmethod
     def of(cls, **options: Unpack[OptionKeywords]) -> Self:
@@ -143,6 +145,8 @@ class DetectAsk:
 
     def __post_init__(self) -> None:
         _check_priority(self.priority)
+        check_text("model", self.model)
+        check_text("routing_key", self.routing_key)
 
     @classmethod
     def of(
@@ -177,6 +181,8 @@ class EmbedAsk:
     def __post_init__(self) -> None:
         _check_priority(self.priority)
         _check_count("dimensions", self.dimensions)
+        check_text("model", self.model)
+        check_text("routing_key", self.routing_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +222,8 @@ class StreamAsk:
             )
         _check_share("reuse_threshold", self.reuse_threshold)
         _check_count("window", self.window)
+        check_text("model", self.model)
+        check_text("stream_id", self.stream_id)
 
     @classmethod
     def of(cls, **keywords: Any) -> Self:
@@ -249,7 +257,10 @@ def _names(field: str, names: Iterable[str]) -> tuple[str, ...]:
     # A lone string is iterable too, and would become its letters.
     if isinstance(names, str):
         raise InvalidInput.at(field, f"{field.rpartition('.')[2]} is a list of names; give [{names!r}]")
-    return tuple(names)
+    told = tuple(names)
+    for name in told:
+        check_text(field, name)
+    return told
 
 
 def _regions(regions: Iterable[RegionLike]) -> tuple[Box, ...]:

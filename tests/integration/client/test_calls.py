@@ -68,6 +68,14 @@ def test_a_refusal_becomes_its_exception(fake: Fake, connect: Connect) -> None:
     assert caught.value.code is opsin.Code.NOT_FOUND
 
 
+@pytest.mark.parametrize("timeout", [math.inf, 1e9, 1e12])
+def test_no_time_is_too_long(fake: Fake, connect: Connect, timeout: float) -> None:
+    client = connect(fake.target)
+    client.wait_until_serving(timeout=timeout)
+    assert client.detect(b"12", timeout=timeout).detections[0].label == "2"
+    assert [reply.sequence for reply in client.stream([b"x"] * 2, timeout=timeout)] == [1, 2]
+
+
 def test_no_answer_in_time_is_a_timeout(fake: Fake, connect: Connect) -> None:
     told = threading.Event()
     fake.on_detect = lambda request, context: told.wait(60) and found(request, context)
@@ -215,6 +223,31 @@ def test_health_is_asked_and_watched(fake: Fake, connect: Connect) -> None:
         client.wait_until_serving(timeout=0.3)
     fake.health.set("", Wire.SERVING)
     client.wait_until_serving(timeout=30)
+
+
+HALF = "\udcff"  # of a name that is not UTF-8, as Python has it
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda client: client.detect(b"x", model=HALF),
+        lambda client: client.detect(b"x", labels=[HALF]),
+        lambda client: client.embed(opsin.Text("a"), routing_key=HALF),
+        lambda client: client.model(HALF),
+        lambda client: client.load_model("a", source=HALF),
+        lambda client: client.unload_model(HALF),
+        lambda client: client.set_traffic("a", labels={HALF: 1}),
+        lambda client: client.health(HALF),
+        lambda client: list(client.stream([b"x"], model=HALF)),
+    ],
+)
+def test_a_string_that_no_message_can_carry_is_an_invalid_input(
+    fake: Fake, connect: Connect, use: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(opsin.InvalidInput, match="half a character"):
+        use(connect(fake.target))
+    assert fake.calls == []
 
 
 def test_waiting_leaves_a_server_that_ends_every_watch_in_peace(connect: Connect) -> None:

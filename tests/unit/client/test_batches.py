@@ -103,3 +103,15 @@ def test_a_server_that_answers_too_few_is_noticed() -> None:
     short = pb.BatchDetectResponse(outcomes=[pb.DetectOutcome(response=pb.DetectResponse())])
     with pytest.raises(opsin.ServerFailed, match="2"):
         call.answer(short.SerializeToString(), "r")
+
+
+def test_a_text_that_cannot_travel_costs_the_others_nothing() -> None:
+    work = batcher([opsin.Text("one"), opsin.Text("half an emoji \ud83d"), opsin.Text("two")])
+    call = work.next_call()
+    assert [r.text for r in pb.BatchDetectRequest.FromString(call.request).requests] == ["one", "two"]
+    work.take(["1", "2"])
+    assert work.next_call() is None
+    first, broken, last = work.results
+    assert (first, last) == ("1", "2")
+    assert isinstance(broken, opsin.InvalidInput)
+    assert broken.violations[0].field == "text"
