@@ -15,7 +15,7 @@ import grpc.aio
 from opsin import _batches, _calls, _health
 from opsin._batches import Batcher
 from opsin._calls import Call
-from opsin._channel import DEFAULT_MAX_MESSAGE_BYTES, Credentials, Link, Metadata, default_target
+from opsin._channel import DEFAULT_MAX_MESSAGE_BYTES, Credentials, Link, Metadata, default_target, on_wire
 from opsin._errors import ClientClosed, DeadlineExceeded, OpsinError, Unavailable
 from opsin._inputs import Input, needs_work
 from opsin._models import Health, Model, ServerInfo
@@ -259,7 +259,7 @@ class AsyncClient:
         self._check_open()
         call = self._channel.unary_stream(_health.WATCH, None, None)(
             _health.request(service),
-            timeout=timeout,
+            timeout=None if timeout is None else on_wire(timeout),
             metadata=self._link.call_metadata,
             wait_for_ready=timeout is not None,
         )

@@ -5,7 +5,6 @@ there too. gRPC obeys it only for codes that are listed, hence RESOURCE_EXHAUSTE
 """
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,11 +18,13 @@ from opsin._errors import InvalidInput
 if TYPE_CHECKING:
     import grpc
 
-__all__ = ["DEFAULT_MAX_MESSAGE_BYTES", "Credentials", "Link", "Metadata", "default_target"]
+__all__ = ["DEFAULT_MAX_MESSAGE_BYTES", "Credentials", "Link", "Metadata", "default_target", "on_wire"]
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 DEFAULT_MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """The server's default limit too."""
+_LONGEST = 1e9
+"""Seconds. gRPC counts deadlines in nanoseconds since 1970, and 64 bits hold 292 years of them."""
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 Credentials: TypeAlias = "bool | str | os.PathLike[str] | grpc.ChannelCredentials"
@@ -73,7 +74,7 @@ class Link:
     def deadline(self, timeout: float | None, default: float | None = None) -> float | None:
         """Seconds for one call, as gRPC wants them: None means no limit."""
         chosen = timeout if timeout is not None else default if default is not None else self.timeout
-        return None if math.isinf(chosen) else chosen
+        return on_wire(chosen)
 
     def options(self, *, fresh: bool = False, retries: bool = True) -> list[tuple[str, Any]]:
         """The channel's options. fresh: connect anew, and to whichever of the target's addresses answers."""
@@ -116,6 +117,11 @@ class Link:
                 return grpc.ssl_channel_credentials(Path(roots).read_bytes())
             case credentials:
                 return credentials
+
+
+def on_wire(seconds: float) -> float | None:
+    """A time limit as gRPC takes it; None, which is no limit, for one that it would take for long past."""
+    return seconds if seconds < _LONGEST else None
 
 
 def default_target() -> str:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import grpc
 
-from opsin._channel import Link
+from opsin._channel import Link, on_wire
 from opsin._errors import ClientClosed, InvalidInput, OpsinError
 from opsin._freshness import Freshness
 from opsin._options import DetectOptions, StreamAsk
@@ -178,7 +178,7 @@ class _Driver:
 
     def _connection(self) -> Generator[FrameReply, None, OpsinError | None]:
         """The replies of one connection; returns the error that ended it, or None."""
-        timeout = None if self._end is None else max(self._end - time.monotonic(), 0.001)
+        timeout = None if self._end is None else on_wire(max(self._end - time.monotonic(), 0.001))
         inbox = _Inbox()
         try:
             call = self._open(timeout)

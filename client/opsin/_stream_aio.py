@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import grpc
 
-from opsin._channel import Link
+from opsin._channel import Link, on_wire
 from opsin._ending import Ending
 from opsin._errors import OpsinError
 from opsin._freshness import Freshness
@@ -146,7 +146,7 @@ class AsyncStreamSession:
 
     async def _connection(self, failure: list[OpsinError]) -> AsyncIterator[FrameReply]:
         """The replies of one connection; what ended it, if not OK, goes to `failure`."""
-        timeout = None if self._end is None else max(self._end - time.monotonic(), 0.001)
+        timeout = None if self._end is None else on_wire(max(self._end - time.monotonic(), 0.001))
         call = self._call = await self._open(timeout)
         inbox: deque[bytes] = deque()
         sender, reader = self._start(self._send(call)), self._start(self._read(call, Ending(call), inbox))
