@@ -38,7 +38,10 @@ class Finisher:
         self._report = report
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="finish") if threads else None
         self._held: dict[Batch, float] = {}
-        self._stuck = 0
+        self._begun: set[Batch] = set()
+        """On a thread, as far as the owner has heard."""
+        self._given_up: set[Batch] = set()
+        """Not heard of since."""
 
     def __bool__(self) -> bool:
         """Whether there are any threads."""
@@ -51,8 +54,8 @@ class Finisher:
 
     @property
     def all_stuck(self) -> bool:
-        """Whether every thread was given up."""
-        return self._stuck >= self._threads
+        """Whether every thread has a batch that was given up. One that comes back with it is sound again."""
+        return len(self._given_up & self._begun) >= self._threads
 
     def finish(self, batch: Batch, outputs: object, started: float) -> None:
         """Finish a batch some time soon; from any thread."""
@@ -65,14 +68,16 @@ class Finisher:
 
     def release(self, batch: Batch) -> bool:
         """It is finished. False when it took too long, and everyone in it was told."""
+        self._begun.discard(batch)
+        self._given_up.discard(batch)
         return self._held.pop(batch, None) is not None
 
     def give_up_late(self, before: float) -> list[Batch]:
-        """Those that are here since before that; the threads that have them count as stuck."""
+        """Those that are here since before that; a thread that has one counts as stuck."""
         late = [batch for batch, since in self._held.items() if since < before]
         for batch in late:
             del self._held[batch]
-        self._stuck += len(late)
+        self._given_up.update(late)
         return late
 
     def clear(self) -> None:
@@ -85,4 +90,5 @@ class Finisher:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _finish(self, batch: Batch, outputs: object, started: float) -> None:
+        self._begun.add(batch)
         self._report(batch, started, finish(batch, outputs))

@@ -431,6 +431,51 @@ async def test_a_finish_that_hangs_fails_what_it_holds_and_the_rest_goes_on() ->
         release.set()
 
 
+async def test_a_finish_that_comes_back_late_costs_no_thread() -> None:
+    async with bench(finish_threads=2, buckets=(1,)) as b:
+        finish = b.model.finish
+        begun, release = threading.Semaphore(0), threading.Semaphore(0)
+
+        def late(outputs: list[Any], items: Sequence[Item]) -> list[Output | Failure]:
+            if outputs == ["late"]:
+                begun.release()
+                release.acquire(timeout=10)
+            return finish(outputs, items)
+
+        b.model.finish = late  # type: ignore[method-assign]
+        for _ in range(3):  # more often than there are threads
+            slow = b.submit("late")
+            assert await asyncio.to_thread(begun.acquire, True, 10)
+            b.minutes_pass()
+            assert await outcome(slow) == "LANE_LOST"
+            release.release()
+            async with asyncio.timeout(10):
+                while b.scheduler._dispatcher._finisher._begun:
+                    await asyncio.sleep(0.001)
+            assert await outcome(b.submit("after")) == "after"
+        assert b.scheduler.healthy
+
+
+async def test_when_every_thread_hangs_in_finish_all_is_over() -> None:
+    async with bench(finish_threads=2, buckets=(1,)) as b:
+        release = threading.Event()
+        begun = threading.Semaphore(0)
+
+        def never(outputs: list[Any], items: Sequence[Item]) -> list[Output | Failure]:
+            begun.release()
+            release.wait(10)
+            return []
+
+        b.model.finish = never  # type: ignore[method-assign]
+        hanging = [b.submit(i) for i in range(2)]
+        for _ in hanging:
+            assert await asyncio.to_thread(begun.acquire, True, 10)
+        b.minutes_pass()
+        assert [await outcome(one) for one in hanging] == ["LANE_LOST"] * 2
+        assert not b.scheduler.healthy
+        release.set()
+
+
 async def test_what_waits_for_a_slow_finish_is_bounded() -> None:
     async with bench(finish_threads=1, buckets=(1,)) as b:
         release = threading.Event()
