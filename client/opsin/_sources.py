@@ -102,17 +102,26 @@ def _from_iterable(source: Iterable[Any], codec: Codec) -> Source:
 def _from_path(name: str, codec: Codec) -> Source:
     if "://" in name:
         return _video(name, codec)
-    path = Path(name)
+    try:
+        pictures = _pictures(Path(name))
+    except OSError as error:
+        raise InvalidInput.at("source", f"cannot look at {name!r}: {error.strerror or error}") from None
+    return _video(name, codec) if pictures is None else Source(iter(pictures))
+
+
+def _pictures(path: Path) -> list[Path] | None:
+    """The pictures that a path stands for, hidden ones left out; None: it is a video's. Raises OSError."""
     if path.is_dir():
-        pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
-        if not pictures:
-            raise InvalidInput.at("source", f"there are no pictures in {name}")
-        return Source(iter(pictures))
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
+        shown = [file for file in found if not file.name.startswith(".")]
+        if not shown:
+            raise InvalidInput.at("source", f"there are no pictures in {path}")
+        return shown
     if path.is_file() and _is_picture(path):
-        return Source(iter([path]))
+        return [path]
     if not path.exists():
-        raise InvalidInput.at("source", f"there is no file {name!r}")
-    return _video(name, codec)
+        raise InvalidInput.at("source", f"there is no file {str(path)!r}")
+    return None
 
 
 def _is_picture(path: Path) -> bool:

@@ -2,10 +2,9 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from opsin.cli.inputs import MissingInputError
+from opsin.cli.inputs import MissingInputError, expanded
 
 __all__ = ["open_source"]
 
@@ -18,12 +17,16 @@ def open_source(text: str) -> Any:
         return int(text)
     if "://" in text:
         return text
-    path = Path(text).expanduser()
-    if not path.exists():
+    path = expanded(text)
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         raise MissingInputError(
             f"{text}: no such file or folder. A stream's source is a video, a URL, a camera's number, "
             "a folder of pictures, or - for stdin."
-        )
+        ) from None
+    except OSError as reason:
+        raise MissingInputError(f"{text} cannot be looked at: {reason.strerror or reason}") from None
     return path
 
 

@@ -3,8 +3,10 @@
 Only names are looked at here; a picture is read when its turn comes. Nothing here knows the server.
 """
 
+import errno
 import glob
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,10 +15,14 @@ from typing import BinaryIO, TextIO
 
 from opsin.cli.words import counted
 
-__all__ = ["PICTURES", "Input", "MissingInputError", "find_pictures", "find_texts", "pictures_in"]
+__all__ = ["PICTURES", "Input", "MissingInputError", "expanded", "find_pictures", "find_texts", "pictures_in"]
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 """What a folder is searched for; a file named by itself may be called anything."""
+
+
+LONGEST_NAME = 80
+"""Characters told of a name that no file can have."""
 
 
 class MissingInputError(Exception):
@@ -110,16 +116,32 @@ def _from_stdin(stdin: BinaryIO) -> Input:
     return Input("-", data=data, keep=Path("stdin"))
 
 
+def expanded(written: str | Path) -> Path:
+    """The path with `~` as the home that is meant; as it is written where nobody knows of that home."""
+    try:
+        return Path(written).expanduser()
+    except RuntimeError:
+        return Path(written)
+
+
 def _from_disk(argument: str, tell: Callable[[str], None]) -> Iterator[Input]:
-    path = Path(argument).expanduser()
-    if path.is_dir():
-        yield from _from_folder(argument, path, tell)
-    elif path.exists():
-        yield Input(argument, path=path, keep=Path(path.name))
-    elif glob.has_magic(argument):
-        yield from _from_glob(argument)
+    path = expanded(argument)
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if glob.has_magic(argument):
+            yield from _from_glob(argument)
+        else:
+            yield Input(argument, problem="no such file or folder")
+    except OSError as reason:
+        hint = " (for a text, say --text)" if reason.errno == errno.ENAMETOOLONG else ""
+        name = argument if len(argument) <= LONGEST_NAME else f"{argument[: LONGEST_NAME - 4]} ..."
+        yield Input(name, problem=f"cannot be looked at: {reason.strerror or reason}{hint}")
     else:
-        yield Input(argument, problem="no such file or folder")
+        if stat.S_ISDIR(mode):
+            yield from _from_folder(argument, path, tell)
+        else:
+            yield Input(argument, path=path, keep=Path(path.name))
 
 
 def _from_folder(argument: str, folder: Path, tell: Callable[[str], None]) -> Iterator[Input]:
@@ -145,7 +167,7 @@ def _left_out(argument: str, files: list[Path]) -> str:
 
 
 def _from_glob(pattern: str) -> Iterator[Input]:
-    matches = [Path(match) for match in sorted(glob.glob(os.path.expanduser(pattern), recursive=True))]  # noqa: PTH111, PTH207
+    matches = [Path(match) for match in sorted(glob.glob(str(expanded(pattern)), recursive=True))]  # noqa: PTH207
     files = [match for match in matches if match.is_file()]
     if not files:
         yield Input(pattern, problem="no file matches this pattern")

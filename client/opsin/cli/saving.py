@@ -7,7 +7,7 @@ same names again.
 from collections.abc import Iterable
 from pathlib import Path
 
-from opsin.cli.inputs import Input
+from opsin.cli.inputs import Input, expanded
 
 __all__ = ["plan_names", "save_picture"]
 
@@ -56,4 +56,4 @@ def _free(path: Path, taken: set[str]) -> Path:
 
 def _key(path: Path) -> str:
     # Folded, because two names that differ by case alone are one file on some systems.
-    return str(path.expanduser().resolve()).casefold()
+    return str(expanded(path).resolve()).casefold()

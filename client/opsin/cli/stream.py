@@ -13,6 +13,7 @@ from opsin.cli.connection import ClientCommand, connect, settings_of
 from opsin.cli.exits import EPILOG, ExitCode
 from opsin.cli.failures import describe, error_to_dict, guarded, warn
 from opsin.cli.frames import open_source
+from opsin.cli.inputs import expanded
 from opsin.cli.options import ClassNames, LeastScore, ModelName
 from opsin.cli.output import Screen
 from opsin.cli.parsing import parse_freshness, parse_names, parse_rate
@@ -135,7 +136,7 @@ def _film(path: Path | None, source: str) -> "Film | None":
     """What --save asks for. Raises `typer.BadParameter` before anything is sent."""
     if path is None:
         return None
-    if path.exists() and path.resolve() == Path(source).expanduser().resolve():
+    if path.exists() and path.resolve() == expanded(source).resolve():
         raise typer.BadParameter(f"{path} is the source: it would be overwritten.", param_hint="--save")
     from opsin.cli.film import Film
 

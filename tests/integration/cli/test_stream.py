@@ -87,6 +87,13 @@ def test_a_video_on_stdin_is_read_as_it_comes(opsin: Run, clip: Path, tmp_path: 
     assert len(told(result)) == FRAMES
 
 
+@pytest.mark.parametrize("source", ["~nobody-of-that-name/clip.mp4", "x" * 5000])
+def test_a_source_that_cannot_be_looked_at_is_exit_1_without_a_traceback(opsin: Run, source: str) -> None:
+    result = opsin("stream", source, "--save", "out.mp4")
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    assert result.stderr.startswith(f"opsin: {source}")
+
+
 def test_a_source_that_is_not_there_is_exit_1_and_says_what_could_be(opsin: Run) -> None:
     result = opsin("stream", "gone.mp4")
     assert result.exit_code == 1

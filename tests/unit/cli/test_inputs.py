@@ -51,6 +51,19 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> Non
     assert entry.read() == b"x"
 
 
+@pytest.mark.parametrize("written", ["~nobody-of-that-name/a.jpg", "~nobody-of-that-name/*.jpg", "x" * 5000])
+def test_a_path_that_cannot_even_be_looked_at_costs_the_others_nothing(folder: Path, written: str) -> None:
+    first, second = found(written, str(folder / "b.png"))
+    assert len(first.name) <= 80
+    assert first.problem
+    assert second.read() == b"b.png"
+
+
+def test_a_text_that_is_taken_for_a_path_is_told_how_texts_are_given() -> None:
+    (entry,) = found("what is a cat? " * 500)
+    assert "--text" in entry.problem
+
+
 def test_a_missing_file_is_told_when_it_is_read_so_that_the_others_go_on(folder: Path) -> None:
     first, second = found("gone.jpg", str(folder / "b.png"))
     with pytest.raises(MissingInputError, match="no such file"):

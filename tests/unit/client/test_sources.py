@@ -21,7 +21,7 @@ def names(source: Any) -> list[str]:
 
 
 def test_a_folder_gives_its_pictures_by_name(tmp_path: Path) -> None:
-    for name in ("b.jpg", "a.PNG", "notes.txt"):
+    for name in ("b.jpg", "a.PNG", "notes.txt", ".hidden.jpg"):
         (tmp_path / name).write_bytes(JPEG)
     assert names(tmp_path) == ["a.PNG", "b.jpg"]
 
@@ -52,6 +52,7 @@ def test_an_async_iterable_is_a_source_too() -> None:
     ("source", "says"),
     [
         ("no/such/video.mp4", "no file"),
+        ("x" * 5000, "cannot look at"),
         (b"bytes", "bytes"),
         (opsin.Text("a"), "Text"),
         (True, "bool"),
