@@ -13,8 +13,9 @@ The rules.
 5. A live source does not wait. Where freshness allows dropping, a frame that waits to be sent is dropped here
    by the stream's own rule: the newest wins; under `max_age`, what is too old goes.
 6. A source that is not live is read only as frames are answered, a few ahead.
-7. After a break the stream is opened again, for at most `reconnect` seconds without a reply; a refusal of the
-   very first opening is final. A refused token is dropped, and the stream goes on without one.
+7. After a break the stream is opened again, for at most `reconnect` seconds without a reply and within the
+   stream's `timeout`; a refusal of the very first opening is final. A refused token is dropped, and the
+   stream goes on without one.
 8. Packets of a codec refer to those before them, so none is left out alone: where one is, those after it are
    `skipped` up to the next key frame. So it is when the server asks for a key frame and none is on its way,
    and after a break, as the next decoder knows nothing. Only a newer key frame supersedes what waits.
@@ -23,6 +24,7 @@ Driven by `_stream` (threads) and `_stream_aio` (tasks). They call it under a lo
 monotonic seconds) and do what it says. Reads and writes messages, as the contract's edge.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -34,6 +36,7 @@ from opsin import v1 as pb
 from opsin._calls import too_large
 from opsin._errors import (
     Cancelled,
+    DeadlineExceeded,
     InvalidInput,
     OpsinError,
     Overloaded,
@@ -119,6 +122,7 @@ class Session:
         self._options = ask.options
         self._freshness = ask.freshness
         self._live = live
+        self._end = math.inf if ask.timeout is None else now + ask.timeout
         self._slots: dict[int, _Slot] = {}
         self._last_sequence = 0
         self._update: bytes | None = None
@@ -280,11 +284,7 @@ class Session:
         if isinstance(error, ResumeTokenInvalid) and self._token:
             self._token = b""
             return Again(0.0)
-        self._broken_since = now if self._broken_since is None else self._broken_since
-        patience = self._broken_since + self._ask.reconnect - now
-        if patience <= 0 or not self._ever_ready or not _may_pass(error):
-            return self._finish(error, now)
-        return Again(min(self._backoff(error, was_ready=was_ready), patience))
+        return self._after_break(error, now, was_ready=was_ready)
 
     def lose_all(self) -> list[FrameReply]:
         """The stream will not go on: the replies of the frames that have none."""
@@ -402,6 +402,19 @@ class Session:
         ):
             return None
         return Unavailable("the server ended the stream before every frame was answered")
+
+    def _after_break(self, error: OpsinError, now: float, *, was_ready: bool) -> Next:
+        """Rule 7."""
+        self._broken_since = now if self._broken_since is None else self._broken_since
+        if not self._ever_ready or not _may_pass(error):
+            return self._finish(error, now)
+        if now >= self._end:
+            late = f"the stream took longer than {self._ask.timeout:g} s: {error}"
+            return self._finish(DeadlineExceeded(late), now)
+        patience = min(self._broken_since + self._ask.reconnect, self._end) - now
+        if patience <= 0:
+            return self._finish(error, now)
+        return Again(min(self._backoff(error, was_ready=was_ready), patience))
 
     def _finish(self, error: Exception | None, now: float) -> Finish:
         self.tally.stopped = now

@@ -270,6 +270,16 @@ def test_waits_grow_obey_the_server_and_end() -> None:
     assert session.ended(told, 0.0) == Again(3.0)
 
 
+def test_a_server_is_waited_for_no_longer_than_the_stream_may_take() -> None:
+    session = opened(Server(), reconnect=60.0, timeout=3.0)
+    now, told = 1.0, opsin.Draining("moving house", retry_after=30.0)
+    while isinstance(decision := session.ended(told, now), Again):
+        now += decision.delay
+    assert now == pytest.approx(3.0)
+    assert isinstance(decision.error, opsin.DeadlineExceeded)
+    assert "3 s: moving house" in str(decision.error)
+
+
 def test_a_server_may_stay_away_for_days() -> None:
     """A wait of 5 s and a refused connection, for hours and hours."""
     session = opened(Server(), reconnect=1e9)
