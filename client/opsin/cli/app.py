@@ -7,6 +7,8 @@ alone; only `opsin --help`, completion, and a name that is not ours ask the entr
 """
 
 import importlib
+import io
+import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
 
@@ -120,4 +122,8 @@ def opsin(
 
 def run() -> None:
     """Run the command line with `sys.argv`."""
+    # What a file is called and what comes down a pipe need not be text: that ends no command.
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors=errors)
     app(prog_name="opsin")

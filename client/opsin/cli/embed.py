@@ -1,6 +1,5 @@
 """`opsin embed`: pictures or texts to vectors."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ from opsin.cli.exits import EPILOG, ExitCode
 from opsin.cli.failures import guarded, warn
 from opsin.cli.inputs import Input
 from opsin.cli.options import InputFiles, InputsAtOnce, ModelName, TextFlag, TruncateFlag
-from opsin.cli.output import Screen
+from opsin.cli.output import Screen, json_line
 from opsin.cli.words import counted
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ def _write_jsonl(path: Path, answers: Answers) -> None:
         for entry, result in answers:
             if result is not None:
                 vector = [float(value) for value in result.vector]
-                file.write(json.dumps({"input": entry.name, "vector": vector}, ensure_ascii=False) + "\n")
+                file.write(json_line({"input": entry.name, "vector": vector}) + "\n")
 
 
 _WRITERS = {".npy": _write_npy, ".jsonl": _write_jsonl}

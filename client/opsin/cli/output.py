@@ -12,10 +12,20 @@ from typing import Any
 
 from opsin.cli.connection import Settings
 
-__all__ = ["Screen"]
+__all__ = ["Screen", "json_line"]
 
 PROGRESS_AFTER = 2.0
 """Seconds of work before a progress bar appears: below that it is only a flicker."""
+
+
+def json_line(line: Mapping[str, Any], encoding: str = "utf-8") -> str:
+    """A line of JSON that has bytes in `encoding`: as it is read best, else with escapes alone."""
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:  # a terminal of few letters, or a file's name that is no text
+        return json.dumps(line)
+    return text
 
 
 class Screen:
@@ -33,7 +43,7 @@ class Screen:
         Without `render` it is for machines alone: people are told in another way.
         """
         if self._json:
-            print(json.dumps(line, ensure_ascii=False), flush=True)
+            print(json_line(line, sys.stdout.encoding), flush=True)
         elif self.for_people and render is not None:
             self.show(render())
 

@@ -1,6 +1,9 @@
 """`opsin detect` against a server: what it prints, writes, and ends with."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,3 +160,46 @@ def test_a_folder_that_cannot_be_written_is_told_and_is_exit_1(
     result = opsin("detect", pictures / "a.jpg", "--save", tmp_path / "file")
     assert result.exit_code == 1
     assert "cannot be written" in result.stderr
+
+
+TAKES_ANY_NAME = pytest.mark.skipif(sys.platform == "darwin", reason="names of files are text there")
+
+
+@TAKES_ANY_NAME
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_name_that_is_no_text_is_told_in_any_encoding(
+    server: FakeServer, tmp_path: Path, encoding: str
+) -> None:
+    name = os.fsdecode(b"caf\xc3\xa9 \xff.jpg")
+    (tmp_path / name).write_bytes(jpeg())
+    for flags in (("--json",), ()):
+        told = on_its_own(server, encoding, "detect", tmp_path / name, *flags)
+        assert (told.returncode, told.stderr) == (0, b"")
+        if flags:
+            assert json.loads(told.stdout.decode(encoding))["input"] == str(tmp_path / name)
+
+
+@TAKES_ANY_NAME
+def test_vectors_of_a_file_whose_name_is_no_text_are_written(opsin: Run, tmp_path: Path) -> None:
+    picture = tmp_path / os.fsdecode(b"\xff.jpg")
+    picture.write_bytes(jpeg())
+    result = opsin("embed", picture, "--json", "--output", tmp_path / "out.jsonl")
+    assert result.exit_code == 0, result.stderr
+    (line,) = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["input"] == str(picture)
+
+
+def test_a_line_of_stdin_that_is_no_text_fails_alone(server: FakeServer) -> None:
+    told = on_its_own(server, "utf-8", "embed", "--text", "-", "--json", stdin=b"one\n\xff\ntwo\n")
+    assert told.returncode == 1
+    one, broken, two = map(json.loads, told.stdout.splitlines())
+    assert ("vector" in one, "error" in broken, "vector" in two) == (True, True, True)
+
+
+def on_its_own(
+    server: FakeServer, encoding: str, *arguments: object, stdin: bytes = b""
+) -> "subprocess.CompletedProcess[bytes]":
+    """The command in a process of its own, on streams that take no half characters."""
+    command = [sys.executable, "-m", "opsin.cli", *map(str, arguments)]
+    environ = {**os.environ, "OPSIN_TARGET": server.target, "PYTHONIOENCODING": f"{encoding}:strict"}
+    return subprocess.run(command, env=environ, input=stdin, capture_output=True, timeout=120, check=False)
