@@ -6,6 +6,8 @@ The size limit bounds memory; these bound time. Linear in the file's bytes, so f
 import re
 import struct
 
+import numpy as np
+
 from opsin_server.errors import Reason
 from opsin_server.media.header import MAX_BLOCKS, MAX_SEGMENTS, Format, Header, refuse, undecodable
 
@@ -18,7 +20,8 @@ MAX_SCANS = 50
 MAX_RLE_BYTES = 4 << 20
 """Size of a run-length coded BMP file, which Pillow decodes in a Python loop: about a second for this."""
 
-_SOS = b"\xff\xda"
+_BLOCK = 1 << 20
+"""Bytes that are looked at together, for the sake of the memory that takes."""
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """Neither coded data nor a restart within it."""
 _SCAN, _END, _FIRST_WITH_LENGTH = 0xDA, 0xD9, 0xC0
@@ -28,7 +31,7 @@ _RLE = (1, 2)
 def check_work(data: bytes, header: Header) -> None:
     """Raise `Failure` when decoding would take work out of all proportion to the picture's size."""
     match header.format:
-        case Format.JPEG if data.count(_SOS) > MAX_SCANS:
+        case Format.JPEG if _scans_at_most(data) > MAX_SCANS:
             # Coded data never holds these two bytes. What else is in a file does, by chance: a film of some
             # megabytes that a phone puts behind its picture has a hundred of them.
             _check_scans(data)
@@ -36,6 +39,18 @@ def check_work(data: bytes, header: Header) -> None:
             _check_chunks(data)
         case Format.BMP:
             _check_rle(data)
+
+
+def _scans_at_most(data: bytes) -> int:
+    """How often the two bytes that begin a scan are there.
+
+    `bytes.count` takes five times as long, 0.4 ms for a 1080p picture, and nobody may run Python meanwhile.
+    """
+    levels, count = np.frombuffer(data, np.uint8), 0
+    for at in range(0, len(levels), _BLOCK):
+        part = levels[at : at + _BLOCK + 1]
+        count += int(np.count_nonzero((part[:-1] == 0xFF) & (part[1:] == _SCAN)))
+    return count
 
 
 def _check_scans(data: bytes) -> None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from opsin_server.calls import EncodedImage, RawImage, UriImage
 from opsin_server.errors import Failure, Reason
+from opsin_server.media import guards
 from opsin_server.media.decode import configure_pillow, decode, decoded_bytes, is_instant
 from opsin_server.media.guards import MAX_RLE_BYTES, MAX_SCANS
 from opsin_server.media.header import MAX_BLOCKS, MediaLimits
@@ -251,6 +252,12 @@ def test_a_jpeg_of_countless_scans_is_refused_before_decoding() -> None:
     failure = refusal(bomb)
     assert failure.reason is Reason.IMAGE_UNDECODABLE
     assert str(MAX_SCANS) in failure.message
+
+
+@pytest.mark.parametrize("before", [guards._BLOCK - 3, guards._BLOCK - 2, guards._BLOCK - 1, guards._BLOCK])
+def test_scans_are_counted_across_blocks_as_well(before: int) -> None:
+    data = bytes(before) + b"\xff\xda\xff\xda" + bytes(guards._BLOCK) + b"\xff\xff\xda\xff"
+    assert guards._scans_at_most(data) == data.count(b"\xff\xda") == 3
 
 
 def test_what_looks_like_scans_in_metadata_or_behind_the_picture_is_none() -> None:
