@@ -3,10 +3,11 @@
 Owns how such changes are written on a command line. What they mean is the server's business.
 """
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from opsin import Client, Model
 
 __all__ = ["register"]
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+_SHARES = "VERSION=WEIGHT"
 
 QUICKEST, SLOWEST, GROWTH = 0.2, 2.0, 1.3
 """Seconds between two looks: while something changes, while nothing does, and the step between."""
@@ -69,7 +74,7 @@ def load(  # noqa: PLR0917 (an option each)
       opsin models load nanodet --set dtype=float32 --label canary
     """
     settings = settings_of(ctx)
-    pairs = dict(_pair(text, "--set") for text in setting or ())
+    pairs = _once((_pair(text, "--set") for text in setting or ()), "--set")
     with guarded(settings.target), connect(settings) as client:
         model = client.load_model(
             name,
@@ -80,7 +85,7 @@ def load(  # noqa: PLR0917 (an option each)
             labels=label or (),
             wait=not no_wait,
         )
-    Screen(settings).result(model.to_dict(), lambda: _told(model))
+    Screen(settings).result(model.to_dict(), lambda: _shown(model))
 
 
 def unload(
@@ -147,17 +152,15 @@ def traffic(
       opsin models traffic nanodet --shadow 2    copies for version 2, their answers thrown away
     """
     settings = settings_of(ctx)
-    targets = _numbers(weights or (), "VERSION=WEIGHT")
+    targets = _once(
+        ((_number(version, _SHARES), share) for version, share in _numbers(weights or (), _SHARES)), _SHARES
+    )
+    moves = _once(_numbers(label or (), "--label"), "--label")
     with guarded(settings.target), connect(settings) as client:
-        found = client.set_traffic(
-            name,
-            {_number(version, "VERSION=WEIGHT"): weight for version, weight in targets.items()},
-            labels=_numbers(label or (), "--label"),
-            shadow_version=shadow,
-        )
+        found = client.set_traffic(name, targets, labels=moves, shadow_version=shadow)
     screen = Screen(settings)
     for model in found:
-        screen.result(model.to_dict(), partial(_told, model))
+        screen.result(model.to_dict(), partial(_shown, model))
 
 
 def watch(
@@ -176,7 +179,7 @@ def watch(
             now = {str(model): model for model in _of(client, name)}
             changed = [model for key, model in now.items() if known.get(key) != _told(model)]
             for model in changed:
-                screen.result(model.to_dict(), partial(_told, model))
+                screen.result(model.to_dict(), partial(_shown, model))
             for key in known.keys() - now.keys():
                 gone, _, version = key.rpartition("@")
                 told = {"name": gone, "version": int(version), "state": "gone"}
@@ -188,6 +191,13 @@ def watch(
 
 def _of(client: "Client", name: str) -> "list[Model]":
     return [model for model in client.models() if not name or model.name == name]
+
+
+def _shown(model: "Model") -> str:
+    """One version in a line, for people: what stands in brackets in a failure is no colour."""
+    from rich.markup import escape
+
+    return escape(_told(model))
 
 
 def _told(model: "Model") -> str:
@@ -206,11 +216,21 @@ def _pair(text: str, hint: str) -> tuple[str, str]:
     return key, value
 
 
-def _numbers(texts: Sequence[str], hint: str) -> dict[str, int]:
-    return {key: _number(value, hint) for key, value in (_pair(text, hint) for text in texts)}
+def _numbers(texts: Sequence[str], hint: str) -> Iterator[tuple[str, int]]:
+    for key, value in (_pair(text, hint) for text in texts):
+        yield key, _number(value, hint)
+
+
+def _once(pairs: Iterable[tuple[Key, Value]], hint: str) -> dict[Key, Value]:
+    found: dict[Key, Value] = {}
+    for key, value in pairs:
+        if key in found:
+            raise typer.BadParameter(f"{key} is given twice.", param_hint=hint)
+        found[key] = value
+    return found
 
 
 def _number(text: str, hint: str) -> int:
-    if not text.isdigit():
+    if not re.fullmatch("[0-9]+", text):
         raise typer.BadParameter(f"{text!r} is not a whole number.", param_hint=hint)
     return int(text)

@@ -158,6 +158,10 @@ def test_traffic_is_shared_out_labelled_and_mirrored(change: Run) -> None:
         (("cats", "x=1"), 2, "whole number"),
         (("cats", "1=nan"), 2, "whole number"),
         (("cats", "1=0.5"), 2, "whole number"),
+        (("cats", "²=1"), 2, "whole number"),
+        (("cats", "1=²"), 2, "whole number"),
+        (("cats", "1=95", "01=5"), 2, "1 is given twice"),
+        (("cats", "--label", "a=1", "--label", "a=0"), 2, "a is given twice"),
         (("cats", f"1={2**31}"), 2, "targets[0].weight"),
         (("cats", "1=0"), 4, "0"),
         (("cats", "7=1"), 4, "has no version 7"),
@@ -265,6 +269,12 @@ def test_watch_prints_each_change_until_ctrl_c(change: Run, target: str) -> None
         assert (code, errors) == (130, "opsin: interrupted\n")
         assert len(watched.lines) == before
         assert watched.lines.count("echo@1  SERVING  weight 1") == 1, "only what changes is printed"
+
+
+def test_watch_shows_all_of_a_failure(change: Run, target: str) -> None:
+    with watching(target, "cats") as watched:
+        assert change("load", "cats", *SOURCE, "--set", "[red]=1").exit_code == 4
+        watched.wait_for("cats@1  FAILED  weight 0  model “cats” has no setting “[red]”")
 
 
 def test_watch_of_one_model_as_json_says_nothing_of_others(change: Run, target: str) -> None:
