@@ -24,7 +24,7 @@ import torch
 
 from opsin_detectors.api import Pixels
 
-__all__ = ["Filter", "Picture", "borrow", "center_crop", "letterbox", "resize", "resize_short_side"]
+__all__ = ["Filter", "Picture", "borrow", "center_crop", "letterbox", "middle", "resize", "resize_short_side"]
 
 Picture = TypeVar("Picture", Pixels, torch.Tensor)
 """uint8, (rows, columns, channels): an array in the host's memory, or a tensor where it is."""
@@ -32,6 +32,9 @@ Picture = TypeVar("Picture", Pixels, torch.Tensor)
 _STEEP = 32
 """Tensors that shrink by more than this are resized by the CPU: a GPU's kernel keeps the weights of all that
 lies under one result in shared memory, and refuses where they do not fit."""
+
+_STRIP = 32
+"""A picture is as good as endless when it is so many crops long."""
 
 
 class Filter(Enum):
@@ -91,6 +94,24 @@ def resize_short_side(pixels: Picture, size: int, how: Filter = Filter.BILINEAR)
     if height <= width:
         return resize(pixels, max(1, size * width // height), size, how)
     return resize(pixels, size, max(1, size * height // width), how)
+
+
+def middle(pixels: Picture, size: int, width: int, height: int) -> Picture:
+    """What there is to see of `pixels` in the middle (height, width) of them, the shorter side `size` long.
+
+    The same object but for strips, of which `resize_short_side` would make many millions of pixels. Cut on
+    both sides alike, and far from what is seen, so that it stays where it was to a part of a pixel.
+    """
+    rows, columns = pixels.shape[:2]
+    top, left = _cut(rows, columns, size, height), _cut(columns, rows, size, width)
+    return pixels[top : rows - top, left : columns - left] if top or left else pixels
+
+
+def _cut(side: int, other: int, size: int, seen: int) -> int:
+    """Pixels to cut at each end of a side of which so many, resized, are seen. It stays the longer one."""
+    if side * size <= _STRIP * seen * other:
+        return 0
+    return max(0, side - max(other, _STRIP // 2 * seen * other // size + 1)) // 2
 
 
 def center_crop(pixels: Picture, width: int, height: int) -> Picture:

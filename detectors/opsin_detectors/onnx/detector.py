@@ -244,11 +244,19 @@ def _on_canvas(pixels: Pixels, form: PictureForm, size: tuple[int, int]) -> tupl
             return imaging.resize(pixels, width, height, how), Placed()
         case "crop":
             short = form.short_side or math.ceil(min(rows, columns) * max(width / columns, height / rows))
-            scaled = imaging.resize_short_side(pixels, short, how)
+            seen = imaging.middle(pixels, short, width, height)
+            scaled = imaging.resize_short_side(seen, short, how)
             high, wide = scaled.shape[:2]
             # The odd pixel is where `center_crop` leaves it, cutting and padding.
             left, top = (width - wide + 1) // 2, (height - high + 1) // 2
-            placed = Placed(left / width, top / height, wide / width, high / height)
+            # In all, with what is too far out to be seen.
+            wider, higher = wide * columns / seen.shape[1], high * rows / seen.shape[0]
+            placed = Placed(
+                (left - (wider - wide) / 2) / width,
+                (top - (higher - high) / 2) / height,
+                wider / width,
+                higher / height,
+            )
             return imaging.center_crop(scaled, width, height), placed
         case _:
             centered = form.resize == "letterbox-center"

@@ -92,7 +92,8 @@ class Recipe:
         if self.stretch:
             resized = imaging.resize(pixels, *self.stretch, self.how)
         else:
-            resized = imaging.resize_short_side(pixels, self.short_side, self.how)
+            seen = imaging.middle(pixels, self.short_side, *self.crop) if self.crop else pixels
+            resized = imaging.resize_short_side(seen, self.short_side, self.how)
         return imaging.center_crop(resized, *self.crop) if self.crop else resized
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from opsin_detectors.api import Pixels
-from opsin_detectors.imaging import Filter, borrow, center_crop, letterbox, resize, resize_short_side
+from opsin_detectors.imaging import Filter, borrow, center_crop, letterbox, middle, resize, resize_short_side
 
 from .conftest import Picture
 
@@ -82,6 +82,33 @@ def test_the_middle_is_cropped() -> None:
     pixels = noise(11, 20)
 
     np.testing.assert_array_equal(center_crop(pixels, 4, 5), pixels[3:8, 8:12])
+
+
+@pytest.mark.parametrize("short", [1, 2, 3, 10, 31])
+@pytest.mark.parametrize("odd", [0, 1])
+@pytest.mark.parametrize("tall", [False, True])
+def test_what_is_seen_of_a_strip_is_its_middle_without_the_rest_being_made(
+    short: int, odd: int, tall: bool
+) -> None:
+    smooth = resize(noise(1, 40), 1600 + odd, short)
+    strip = np.ascontiguousarray(smooth.transpose(1, 0, 2)) if tall else smooth
+
+    seen = middle(strip, 32, 24, 24)
+    cropped = center_crop(resize_short_side(seen, 32), 24, 24)
+
+    assert resize_short_side(seen, 32).size <= 32 * 32 * 24 * 3
+    whole = center_crop(resize_short_side(strip, 32), 24, 24)
+    assert np.abs(cropped.astype(np.int16) - whole).max() <= 4
+
+
+@given(rows=sides, columns=sides, size=st.integers(1, 64), seen=st.integers(1, 64))
+def test_a_picture_that_is_no_strip_is_taken_whole(rows: int, columns: int, size: int, seen: int) -> None:
+    pixels = noise(rows, columns)
+    left = middle(pixels, size, seen, seen)
+
+    assert min(left.shape[:2]) == min(rows, columns)
+    if max(rows, columns) * size <= 32 * seen * min(rows, columns):
+        assert left is pixels
 
 
 def test_a_crop_larger_than_the_picture_is_black_around_it() -> None:

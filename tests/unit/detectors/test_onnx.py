@@ -358,6 +358,18 @@ def test_boxes_come_back_to_the_picture(tmp_path: Path, resize: str, lies: tuple
     )
 
 
+def test_a_strip_lies_where_it_would_if_all_of_it_were_made(tmp_path: Path) -> None:
+    detector = opened(v8(tmp_path / "m.onnx").path, f'head = "yolo"\n{HEAD}[input]\nresize = "crop"\n')
+    strip = image(np.zeros((2, 4000, 3), np.uint8))
+
+    lies = detector.prepare(strip, Task.DETECT, detector.info.defaults).state
+
+    wide = 4000 * (HEIGHT / 2)  # as tall as the canvas, and seen in the middle
+    assert (lies.top, lies.height) == (0.0, 1.0)
+    assert lies.width == pytest.approx(wide / WIDTH)
+    assert lies.left == pytest.approx((WIDTH - wide) / 2 / WIDTH, abs=1 / WIDTH)
+
+
 def test_each_item_has_its_own_options(tmp_path: Path) -> None:
     detector = opened(v8(tmp_path / "model.onnx").path, f'head = "yolo"\n{HEAD}')
 

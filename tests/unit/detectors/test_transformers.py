@@ -11,6 +11,7 @@ import torch
 import transformers
 from PIL import Image
 
+from opsin_detectors import imaging
 from opsin_detectors.api import (
     Detector,
     ImageInput,
@@ -23,7 +24,7 @@ from opsin_detectors.api import (
     TextInput,
 )
 from opsin_detectors.finder import find, load
-from opsin_detectors.testing import check, run, sample_inputs
+from opsin_detectors.testing import check, image, run, sample_inputs
 
 from .conftest import Picture
 
@@ -301,3 +302,18 @@ def test_a_source_that_is_missing_or_no_checkpoint_is_said_in_a_sentence(
 
     assert "cannot be loaded" in refusal(tmp_path)
     assert "needs a folder or a hub id" in refusal("")
+
+
+def test_of_a_strip_no_more_is_made_than_what_can_be_seen(
+    checkpoint: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = open_(checkpoint("mobilenet_v2"))
+    resize = imaging.resize
+
+    def bounded(pixels: Any, width: int, height: int, *how: Any) -> Any:
+        assert width * height <= 56 * 32 * 48, "its shorter side made 56 long all of it would be megabytes"
+        return resize(pixels, width, height, *how)
+
+    monkeypatch.setattr(imaging, "resize", bounded)
+    strip = image(np.full((1, 16_384, 3), 99, np.uint8))
+    assert detector.prepare(strip, Task.CLASSIFY_IMAGE, Options()).data.shape == (48, 48, 3)
