@@ -5,7 +5,7 @@ loads and encodes one. The streams' drivers call these from their own thread or 
 """
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Source:
 
     frames: inputs or `Frame`s, by an iterator of one of the two kinds. live: they do not wait to be taken.
     fps: nominal frames a second, None: not known. codec: of its packets; "image" where it gives pictures.
-    close: lets go of files and devices.
+    close, aclose: let go of files and devices, and of what an async iterator holds.
     """
 
     frames: Iterator[Any] | AsyncIterator[Any]
@@ -50,6 +50,7 @@ class Source:
     fps: float | None = None
     close: Callable[[], None] = lambda: None
     codec: Codec = "image"
+    aclose: Callable[[], Awaitable[object]] | None = None
 
 
 def open_source(source: Any, ask: StreamAsk) -> Source:
@@ -62,7 +63,7 @@ def open_source(source: Any, ask: StreamAsk) -> Source:
         case str() | os.PathLike():
             opened = _from_path(os.fspath(source), ask.codec)
         case AsyncIterable():
-            opened = Source(aiter(source), codec=_of_packets(source, ask.codec))
+            opened = _from_async_iterable(source, ask.codec)
         case Iterable():
             # numpy arrays are iterable, by rows: a single picture is no stream.
             if hasattr(source, "dtype") and getattr(source, "ndim", 4) < 4:
@@ -97,6 +98,12 @@ def _from_iterable(source: Iterable[Any], codec: Codec) -> Source:
         close=close if callable(close) else lambda: None,
         codec=_of_packets(source, codec),
     )
+
+
+def _from_async_iterable(source: AsyncIterable[Any], codec: Codec) -> Source:
+    frames = aiter(source)
+    close = getattr(source, "aclose", None) or getattr(frames, "aclose", None)
+    return Source(frames, codec=_of_packets(source, codec), aclose=close if callable(close) else None)
 
 
 def _from_path(name: str, codec: Codec) -> Source:

@@ -107,6 +107,9 @@ class AsyncStreamSession:
         await asyncio.gather(*self._running, return_exceptions=True)
         if self._own_channel is not None:
             await self._own_channel.close()
+        if self._source.aclose is not None:
+            with contextlib.suppress(Exception):  # nobody is there any more to hear of it
+                await self._source.aclose()
         # By the thread that uses the source, behind whatever it is doing with it.
         self._thread.submit(self._source.close)
         self._thread.shutdown(wait=False)

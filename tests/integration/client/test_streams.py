@@ -403,6 +403,24 @@ async def test_async_iterables_are_sources_and_cancelling_the_reader_ends_the_st
     assert seen == list(range(1, len(seen) + 1))
 
 
+async def test_closing_a_stream_closes_the_async_generator_that_it_reads(fake: Fake) -> None:
+    """At once, and not when somebody collects it: a camera may be open in there."""
+    closed = []
+
+    async def frames() -> Any:
+        try:
+            while True:
+                yield b"x"
+        finally:
+            closed.append(True)
+
+    camera = frames()
+    async with opsin.AsyncClient(fake.target) as client:
+        async with client.stream(camera) as session:
+            assert (await anext(session)).sequence == 1
+        assert closed == [True]
+
+
 def test_an_async_iterable_takes_the_async_client(fake: Fake) -> None:
     async def frames() -> Any:
         yield b"x"
