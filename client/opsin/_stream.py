@@ -249,6 +249,8 @@ class _Driver:
     def _messages(self, number: int) -> Iterator[bytes]:
         """What gRPC's thread sends on connection `number`."""
         with self._changed:
+            if self._closed or number != self._connections:
+                return  # it failed before gRPC came to ask, and another one may be open
             opening = self.session.opening()
         yield opening  # not under the lock: the generator rests here
         while (message := self._next_message(number)) is not None:

@@ -266,6 +266,19 @@ def test_a_server_that_is_killed_and_comes_back_finds_the_stream_again(connect: 
     assert session.stats.reconnects >= 1
 
 
+def test_a_connection_that_failed_before_it_was_asked_for_messages_does_not_disturb_the_next(
+    fake: Fake,
+) -> None:
+    """gRPC asks from a thread of its own, which may come late."""
+    with opsin.Client(fake.target) as client:
+        session = client.stream((b"x" for _ in iter(int, 1)), timeout=20)
+        driver = session._driver
+        late = driver._messages(0)
+        assert next(session).sequence == 1
+        assert list(late) == []
+        assert [next(session).sequence for _ in range(20)] == list(range(2, 22))
+
+
 def test_a_server_that_stays_away_ends_the_stream_with_what_is_lost(connect: Connect) -> None:
     server = Fake()
     session = connect(server.target).stream((b"x" for _ in iter(int, 1)), window=1, reconnect=0.5)
