@@ -5,6 +5,8 @@ shows what was found last, and says so, so that the film keeps its pace. All fra
 the first.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +34,7 @@ class Film:
             known = ", ".join(ENDINGS[1:])
             raise ValueError(f"{path.name!r} must end in .mp4, or another kind of video: {known}.")
         self.path = path
-        self.written = 0
+        self.written = 0  # frames; none of a file that failed
         self._container: Any = None
         self._track: Any = None
         self._last: Any = None  # the last FrameResult
@@ -44,20 +46,34 @@ class Film:
             self.write(picture, fps or DEFAULT_FPS)
 
     def write(self, picture: "Image", fps: float) -> None:
-        """Write one finished picture; fps counts with the first only."""
-        if self._container is None:
-            self._open(picture.size, fps)
-        size = (self._track.width, self._track.height)
-        frame = self._frame_of(picture if picture.size == size else picture.resize(size))
-        self._container.mux(self._track.encode(frame))
+        """Write one finished picture; fps counts with the first only. Raises OSError."""
+        with self._giving_up():
+            if self._container is None:
+                self._open(picture.size, fps)
+            size = (self._track.width, self._track.height)
+            frame = self._frame_of(picture if picture.size == size else picture.resize(size))
+            self._container.mux(self._track.encode(frame))
         self.written += 1
 
     def close(self) -> None:
-        """Finish the file. Safe to call twice."""
+        """Finish the file. Safe to call twice. Raises OSError."""
         if self._container is not None:
-            self._container.mux(self._track.encode(None))
-            self._container.close()
+            with self._giving_up():
+                self._container.mux(self._track.encode(None))
+                self._container.close()
             self._container = None
+
+    @contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        """What fails once is not touched again: FFmpeg ends the process that goes on with such a file."""
+        try:
+            yield
+        except (OSError, av.FFmpegError) as reason:
+            self._container = self._track = None
+            self.written = 0
+            if isinstance(reason, OSError):
+                raise
+            raise OSError(str(reason)) from None
 
     def _annotated(self, event: Any) -> "Image | None":
         import opsin
@@ -77,8 +93,8 @@ class Film:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(str(self.path), "w")
         self._track = self._container.add_stream("h264", rate=Fraction(fps).limit_denominator(1001))
-        # 4:2:0 wants even sides.
-        self._track.width, self._track.height = size[0] - size[0] % 2, size[1] - size[1] % 2
+        # 4:2:0 wants even sides, and x264 two pixels of each at least.
+        self._track.width, self._track.height = (max(2, side - side % 2) for side in size)
         self._track.pix_fmt = "yuv420p"
         self._track.options = {"preset": "veryfast", "crf": "20"}
 

@@ -173,10 +173,15 @@ class _CannotWrite(Exception):  # noqa: N818  ends the command with its sentence
 
 
 def _write(film: "Film | None", event: "Event", fps: float | None) -> None:
-    if film is None:
-        return
+    if film is not None:
+        with _writing(film):
+            film.add(event, fps)
+
+
+@contextmanager
+def _writing(film: "Film") -> Iterator[None]:
     try:
-        film.add(event, fps)
+        yield
     except OSError as reason:
         raise _CannotWrite(f"{film.path} cannot be written: {reason.strerror or reason}") from None
 
@@ -188,7 +193,8 @@ def _finished(film: "Film | None") -> Iterator[None]:
         yield
     finally:
         if film:
-            film.close()
+            with _writing(film):
+                film.close()
 
 
 def _tell_sum(session: "StreamSession", screen: Screen, film: "Film | None") -> None:

@@ -155,6 +155,17 @@ def test_a_video_that_cannot_be_written_is_told_and_is_exit_1(opsin: Run, clip: 
     assert "cannot be written" in result.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_video_that_cannot_be_finished_is_told_and_is_exit_1(
+    opsin: Run, clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "full.mp4").symlink_to("/dev/full")
+    result = opsin("stream", clip, "--save", tmp_path / "full.mp4")
+    assert result.exit_code == 1
+    assert "full.mp4 cannot be written: No space left on device" in result.stderr
+    assert "->" not in result.stdout
+
+
 def test_an_unknown_model_is_exit_4(opsin: Run, clip: Path) -> None:
     result = opsin("stream", clip, "--model", "missing")
     assert (result.exit_code, "no model 'missing'" in result.stderr) == (4, True)
