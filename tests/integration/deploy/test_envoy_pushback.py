@@ -6,7 +6,7 @@ The servers here are fakes of a few lines, as a real one cannot be told to refus
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,24 +67,20 @@ class Fakes:
 
 @asynccontextmanager
 async def running(folder: Path) -> AsyncGenerator[tuple[Fakes, Envoy, grpc.aio.Channel]]:
-    fakes, servers = Fakes(), []
+    fakes = Fakes()
     # As the real server: reading no further ahead of the handler than a frame or two.
     options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 128 << 10)]
-    for number in range(2):
-        server = grpc.aio.server(options=[*options, ("grpc.max_receive_message_length", 32 << 20)])
-        server.add_generic_rpc_handlers(fakes.handlers(number))
-        fakes.ports.append(server.add_insecure_port("127.0.0.1:0"))
-        await server.start()
-        servers.append(server)
-    starting = envoy(folder, fakes.ports)
-    proxy = await asyncio.to_thread(starting.__enter__)
-    try:
-        async with channel(proxy.port) as opened:
-            yield fakes, proxy, opened
-    finally:
-        await asyncio.to_thread(starting.__exit__, None, None, None)
-        for server in servers:
-            await server.stop(0)
+    async with AsyncExitStack() as stack:
+        for number in range(2):
+            server = grpc.aio.server(options=[*options, ("grpc.max_receive_message_length", 32 << 20)])
+            server.add_generic_rpc_handlers(fakes.handlers(number))
+            fakes.ports.append(server.add_insecure_port("127.0.0.1:0"))
+            await server.start()
+            stack.push_async_callback(server.stop, 0)
+        starting = envoy(folder, fakes.ports)
+        proxy = await asyncio.to_thread(starting.__enter__)
+        stack.push_async_callback(asyncio.to_thread, starting.__exit__, None, None, None)
+        yield fakes, proxy, await stack.enter_async_context(channel(proxy.port))
 
 
 def call(opened: grpc.aio.Channel, payload: bytes = b"x") -> Any:
