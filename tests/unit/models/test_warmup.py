@@ -51,6 +51,11 @@ async def test_on_a_cpu_sizes_end_where_batching_stops_paying() -> None:
     assert await sizes(model("cpu"), steep, 8) == [1, 2, 3, 4, 6, 8]
 
 
+async def test_a_quick_model_on_a_cpu_is_worth_batching_for_what_batches_cost_beside_their_run() -> None:
+    quick = Device(fixed=0.0, each=0.008)
+    assert 2 in await sizes(model("cpu"), quick, 32)
+
+
 async def test_on_a_gpu_every_size_is_warm() -> None:
     flat = Device(fixed=0.0, each=0.04)
     assert await sizes(model("cuda"), flat, 4) == [1, 2, 3, 4]
