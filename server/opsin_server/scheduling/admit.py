@@ -10,12 +10,13 @@ the other models what their weight lets them do in that time, if they have it to
 """
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 from opsin_server.scheduling.policy import LaneView
 from opsin_server.scheduling.profile import Profile
-from opsin_server.scheduling.queues import ModelQueue, ModelTerms, Queues
+from opsin_server.scheduling.queues import ModelQueue, Queues
 from opsin_server.scheduling.sizing import after
 from opsin_server.scheduling.ticket import Priority
 
@@ -143,12 +144,9 @@ def _until_free(queues: Queues, now: float, profiles: Mapping[str, Profile], lan
     if lane.idle > 0:
         return 0.0
     left = [
-        max(0.0, started + _run_time(queues.terms.get(key), profiles.get(key)) - now)
+        max(0.0, began + profile.of(shape).seconds(size) - now)
         for key, queue in queues.models.items()
-        for started in {began for _, began in queue.running.values()}
+        if (profile := profiles.get(key)) is not None
+        for (began, shape), size in Counter(queue.running_since()).items()
     ]
     return min(left, default=0.0)
-
-
-def _run_time(terms: ModelTerms | None, profile: Profile | None) -> float:
-    return 0.0 if terms is None or profile is None else profile.seconds(terms.buckets[-1])

@@ -65,7 +65,8 @@ lane stands idle, never once everyone who was expected is here, and so never for
 
 What could be better: device time of models on several lanes is assumed to add up, which is optimistic on CPUs
 that share memory bandwidth (the profile learns it, with delay). Returns are predicted per model, not per
-flow. Goodput counts every ticket as one; a price per ticket would need one line in `sizing`.
+flow. Goodput counts every ticket as one; a price per ticket would need one line in `sizing`. A batch is sized
+by the deadlines of its own shape, so under overload long inputs may make short ones of their model late.
 """
 
 import math

@@ -83,7 +83,8 @@ class ModelQueue:
         self.cost = 0.0
         self._full = 2 * _REMEMBERED
         self.unserved: dict[Hashable, float] = {}
-        self.running: dict[int, tuple[float, float]] = {}  # ticket -> (charged for it, when it started)
+        # ticket -> (charged for it, when it started, its shape)
+        self.running: dict[int, tuple[float, float, Hashable]] = {}
 
     def add(self, ticket: Ticket) -> None:
         key = (ticket.priority, ticket.flow)
@@ -118,10 +119,14 @@ class ModelQueue:
             flow.since = now
             self.clock.runs(flow)
             flow.virtual += self.cost
-            self.running[ticket.id] = (self.cost, now)
+            self.running[ticket.id] = (self.cost, now, ticket.shape)
         self.clock.serves(min(starts))
         self.owed = min(max(self.owed, 0.0) + len(tickets) / 4, most_owed)
         self.unserved.pop(tickets[0].shape, None)
+
+    def running_since(self) -> Iterator[tuple[float, Hashable]]:
+        """Of each ticket that runs, when it began, and its shape: equal for those of one batch."""
+        return ((began, shape) for _, began, shape in self.running.values())
 
     def finished(self, tickets: tuple[Ticket, ...], seconds: float) -> float:
         """Settle the accounts; returns what the model as a whole is still to be charged, in seconds."""

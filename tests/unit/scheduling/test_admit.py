@@ -134,3 +134,18 @@ def test_a_backlog_takes_what_its_own_shapes_take() -> None:
     for _ in range(40):
         made.add(shape=LONG, flow="new")
     assert ask(made).wait == pytest.approx(10 * 0.001 + 40 * 0.1, rel=0.1)
+
+
+def test_a_batch_that_runs_is_waited_for_as_long_as_its_own_size_and_shape_take() -> None:
+    made, profile = World(), Profile()
+    for size in (1, 2, 4) * 30:
+        profile.observe(size, 0.001 * size, SHORT)
+        profile.observe(size, 0.1 * size, LONG)
+    made.model("m", ModelTerms((1, 2, 4)), profile)
+    for shape, count, seconds in ((SHORT, 1, 0.001), (SHORT, 4, 0.004), (LONG, 2, 0.2)):
+        tickets = tuple(made.add(shape=shape) for _ in range(count))
+        for ticket in tickets:
+            made.queues.remove(ticket)
+        made.queues.started("m", tickets, made.now)
+        assert ask(made).wait == pytest.approx(seconds, rel=0.05)
+        made.queues.finished("m", tickets, made.now, seconds)
