@@ -47,6 +47,7 @@ Requests = AsyncIterator[StreamDetectRequest]
 _NO_ROOM = (Reason.MEMORY_LIMIT, Reason.QUEUE_FULL)
 _CROWDED = 0.01  # seconds between two looks at whether there is memory for another decoded picture
 _FEW_SIGHTINGS = 25  # to track so many takes the event loop no longer than a hop to a thread and back
+_GREATEST = 2**64 - 1  # sequence; nothing can come after it, so a token does not need to say what
 _SENT = ev.ReplySent()
 _log = structlog.get_logger("opsin.stream")
 
@@ -386,7 +387,7 @@ class LiveStream:
     def _token(self, next_sequence: int) -> bytes:
         token = ResumeToken(
             stream_id=self._agreed.stream_id,
-            next_sequence=next_sequence,
+            next_sequence=min(next_sequence, _GREATEST),
             model=self._agreed.model_key,
             tracker=self._tracker.snapshot() if self._tracker else b"",
         )

@@ -161,6 +161,20 @@ async def test_a_bad_frame_fails_and_the_stream_lives_on(server) -> None:
     assert "secret" not in replies[5].failed.error.message
 
 
+async def test_a_stream_may_be_sent_away_after_the_greatest_sequence(server) -> None:
+    """There is no number for what would come next, and the token has room for none."""
+    greatest = 2**64 - 1
+    call = server.inference.StreamDetect()
+    for message in (CONFIG, frame(greatest)):
+        await call.write(message)
+    async with asyncio.timeout(20):
+        assert [(await call.read()).WhichOneof("kind") for _ in range(2)] == ["ready", "result"]
+        await server.server.stop(grace=20)
+        go_away = (await call.read()).go_away
+        assert (go_away.last_sequence, bool(go_away.resume_token)) == (greatest, True)
+        assert await call.read() is grpc.aio.EOF
+
+
 async def test_options_hold_from_the_config_by_the_update_and_for_one_frame(server) -> None:
     config = StreamDetectRequest(config=StreamConfig(options=DetectOptions(max_detections=1)))
     await talk(
