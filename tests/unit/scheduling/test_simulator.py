@@ -230,6 +230,12 @@ def test_the_command_knows_every_trace(trace: str) -> None:
         ("--model", "m:x:1"),
         ("--model", "m:0:0"),
         ("--policy", "window:0:1"),
+        ("--model", "m:inf:1"),
+        ("--model", "m:1:1:nan"),
+        ("--policy", "window:4:soon"),
+        ("--policy", "window:4:nan"),
+        ("--policy", "window:4:-5"),
+        ("--policy", "pull:²"),
         ("--policy", "magic"),
         ("--buckets", "0,2"),
         ("--trace", "/nowhere.jsonl"),
@@ -239,6 +245,21 @@ def test_the_command_says_what_is_wrong_with_an_option(arguments: tuple[str, str
     code, text = run("--requests", "10", *arguments)
     assert code == 2
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("row", ['{"at": NaN, "model": "m"}', '{"at": 1, "model": "m", "within": NaN}'])
+def test_a_recorded_time_that_is_no_number_is_refused_by_its_line(tmp_path: Path, row: str) -> None:
+    (tmp_path / "trace.jsonl").write_text(f'{{"at": 0, "model": "m"}}\n{row}\n')
+    with pytest.raises(ValueError, match="line 2"):
+        Recorded.read(tmp_path / "trace.jsonl")
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_trace_of_nothing_or_one_request_is_simulated(tmp_path: Path, rows: int) -> None:
+    (tmp_path / "trace.jsonl").write_text('{"at": 2, "model": "m"}\n' * rows)
+    code, text = run("--json", "--trace", str(tmp_path / "trace.jsonl"), "--model", "m:1:1")
+    assert code == 0
+    assert {row["good_share"] for row in json.loads(text)} == {float(rows)}
 
 
 def test_the_command_draws(tmp_path: Path) -> None:

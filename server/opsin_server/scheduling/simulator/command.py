@@ -6,6 +6,7 @@ Owns the meaning of the options and how results are told; everything told comes 
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -104,7 +105,8 @@ def _model(text: str) -> tuple[str, Cost, float]:
         raise typer.BadParameter(
             f"“{text}”: write NAME:FIXED_MS:EACH_MS or NAME:FIXED_MS:EACH_MS:WEIGHT"
         ) from None
-    if not name or cost.fixed < 0 or cost.each < 0 or cost.seconds(1) <= 0 or weight <= 0:
+    told = (cost.fixed, cost.each, weight)
+    if not name or not all(0 <= one < math.inf for one in told) or not (weight and cost.seconds(1)):
         raise typer.BadParameter(f"“{text}”: times and weight must be positive")
     return name, cost, weight
 
@@ -118,12 +120,14 @@ def _batcher(text: str, ours: Ours) -> Batcher:
             return no_batching()
         case ["pull"]:
             return pull(32)
-        case ["pull", size] if size.isdigit() and int(size):
+        case ["pull", size] if size.isdecimal() and int(size):
             return pull(int(size))
         case ["window"]:
             return Window(32, 0.01)
-        case ["window", size, delay, *late] if size.isdigit() and int(size) and late in ([], ["drop"]):
-            return Window(int(size), float(delay) / 1e3, "drop" if late else "run")
+        case ["window", size, delay, *late] if size.isdecimal() and int(size) and late in ([], ["drop"]):
+            with suppress(ValueError):
+                if 0 <= float(delay) < math.inf:
+                    return Window(int(size), float(delay) / 1e3, "drop" if late else "run")
     raise typer.BadParameter(f"“{text}”: write ours, none, pull:SIZE or window:SIZE:DELAY_MS[:drop]")
 
 

@@ -204,11 +204,14 @@ class Recorded:
 
 
 def _request(row: dict[str, object]) -> Request:
-    within = row.get("within")
+    at, told = float(str(row["at"])), row.get("within")
+    within = math.inf if told is None else float(str(told))
+    if not math.isfinite(at) or math.isnan(within):
+        raise ValueError("a time that is no number")
     return Request(
-        float(str(row["at"])),
+        at,
         str(row["model"]),
         str(row.get("flow", "f0")),
-        math.inf if within is None else float(str(within)),
+        within,
         Priority[str(row.get("priority", "interactive")).upper()],
     )
