@@ -155,11 +155,7 @@ def written(ctx: typer.Context) -> Settings:
     """
     values: dict[str, Any] = {}
     for context in _with_parents(ctx):
-        for name in _NAMES:
-            if name in context.params and (
-                name not in values or context.get_parameter_source(name).name == "COMMANDLINE"
-            ):
-                values[name] = context.params[name]
+        _lay_over(values, context, {name: context.params[name] for name in _NAMES if name in context.params})
     return settings_from(values)
 
 
@@ -181,11 +177,16 @@ def _take_common(ctx: Any) -> None:
     contexts of a command line.
     """
     given = ctx.meta.setdefault(__name__, {})
-    for name in _NAMES:
-        value = ctx.params.pop(name)
-        if name not in given or ctx.get_parameter_source(name).name == "COMMANDLINE":
-            given[name] = value
+    _lay_over(given, ctx, {name: ctx.params.pop(name) for name in _NAMES})
     ctx.obj = settings_from(given)
+
+
+def _lay_over(given: dict[str, Any], ctx: Any, values: dict[str, Any]) -> None:
+    """Put the values of a context over those of the groups above it."""
+    said = {name for name in values if ctx.get_parameter_source(name).name == "COMMANDLINE"}
+    given.update({name: value for name, value in values.items() if name in said or name not in given})
+    if said & {"host", "port"} and "target" not in said:
+        given["target"] = ""  # the environment's, or the group's: what is written here goes before it
 
 
 _NAMES = ("host", "port", *Settings.__dataclass_fields__)

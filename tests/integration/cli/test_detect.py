@@ -93,6 +93,18 @@ def test_a_file_that_is_not_there_is_exit_1(opsin: Run) -> None:
     assert opsin("detect", "gone.jpg").exit_code == 1
 
 
+def test_a_port_on_the_command_line_goes_before_a_target_of_the_environment(
+    server: FakeServer, pictures: Path
+) -> None:
+    port = server.target.rpartition(":")[2]
+    result = run("detect", pictures / "a.jpg", "--port", port, target="127.0.0.1:1")
+    assert result.exit_code == 0, result.stderr
+    for words in (("--port", port, "list"), ("list", "--port", port)):
+        assert run("models", *words, target="127.0.0.1:1").exit_code == 0
+    both = run("detect", pictures / "a.jpg", "--port", "1", "--target", server.target)
+    assert both.exit_code == 0, both.stderr
+
+
 def test_no_server_is_exit_3_and_says_how_to_start_one(pictures: Path) -> None:
     result = run("detect", pictures)
     assert result.exit_code == 3
