@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,6 +42,18 @@ def test_a_stream_tells_its_sum(server: FakeServer, pictures: Path) -> None:
     assert process.returncode == 130
     assert "1 answered" in errors
     assert "Traceback" not in errors
+
+
+def test_pictures_that_do_not_come_are_waited_for_no_longer(server: FakeServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.jpg"
+        with started(server, "detect", url) as process:
+            asked, _ = silent.accept()
+            with asked:
+                process.send_signal(signal.SIGINT)
+                _, errors = process.communicate(timeout=25)  # less than a fetch may take
+    assert (process.returncode, errors) == (130, "opsin: interrupted\n")
 
 
 def test_a_bench_ends_with_its_processes_and_shows_what_it_has_measured(server: FakeServer) -> None:
