@@ -3,22 +3,49 @@
 Two answers to one picture are the same when their best labels are, and every thing that one found clearly the
 other found in the same place: overlap of 0.95 or more, scores close. What lies so near the threshold that a
 rounding decides may be missing.
+
+int8 is judged by shares of many pictures instead, and its numbers may move further: its best labels, what it
+finds and its vectors count each by themselves, so that none hides behind another.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from opsin_detectors.api import Box, Detection, Label, Output
 
-__all__ = ["agreement", "difference", "overlap"]
+__all__ = ["Agreement", "agreements", "difference", "overlap"]
 
 LEAST_OVERLAP = 0.95
 SCORE = 0.03
 """Scores may differ by so much; what is that close to the threshold may be found by one only."""
 COSINE = 0.995
 """Vectors may point apart by so much."""
+SHARE_COSINE = 0.99
+"""The same where shares count: 8 bits turn a vector of a thousand numbers further than bfloat16 does."""
+SHARE_OVERLAP = 0.8
+"""And boxes overlap by so much."""
+CLEAR = 0.1
+"""A thing counts there whose score lies by so much above what things are found from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Of one kind of answer how many there were to compare, 1 or more, and how many were the same."""
+
+    what: str
+    same: int
+    compared: int
+
+    @property
+    def share(self) -> float:
+        """0..1."""
+        return self.same / self.compared
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.share:.1%} of {self.compared}"
 
 
 def difference(
@@ -35,16 +62,20 @@ def difference(
     return ""
 
 
-def agreement(reference: Sequence[Output], answers: Sequence[Output]) -> tuple[int, int]:
-    """How many answers are as the reference's, and how many of these there are to compare.
+def agreements(reference: Sequence[Output], answers: Sequence[Output], least: float = 0.0) -> list[Agreement]:
+    """Best labels, clear finds and vectors, of each how many are as the reference's; not what it has none of.
 
-    Compared are best labels, of what was found the best thing's, and where there are none the vectors. A
-    picture on which the reference says nothing proves nothing.
+    A best label is the same, too, where the reference's own scores for both lie within 0.03. least: the score
+    that things are found from.
     """
-    told = [
-        _alike(old, new) for old, new in zip(reference, answers, strict=True) if _best(old) or _points(old)
-    ]
-    return sum(told), len(told)
+    told: dict[str, list[bool]] = {"labels": [], "finds": [], "vectors": []}
+    for old, new in zip(reference, answers, strict=True):
+        if old.labels:
+            told["labels"].append(_same_label(old.labels, new.labels))
+        told["finds"] += _found_again(old.detections, new.detections, least + CLEAR)
+        if old.vector is not None:
+            told["vectors"].append(not _vectors(old, new, SHARE_COSINE))
+    return [Agreement(what, sum(same), len(same)) for what, same in told.items() if same]
 
 
 def overlap(one: Box, other: Box) -> float:
@@ -105,27 +136,27 @@ def _same(one: Detection, other: Detection, tolerance: float) -> bool:
     )
 
 
-def _vectors(old: Output, new: Output) -> str:
+def _same_label(old: Sequence[Label], new: Sequence[Label]) -> bool:
+    first, second = _top(old), _top(new)
+    if first is None or second is None or not math.isfinite(second.score):
+        return False
+    scores = {label.name: label.score for label in old}
+    return first.score - scores.get(second.name, -math.inf) <= SCORE
+
+
+def _found_again(old: Sequence[Detection], new: Sequence[Detection], least: float) -> Iterator[bool]:
+    for one in old:
+        if one.score >= least:
+            yield any(
+                one.label == other.label and overlap(one.box, other.box) >= SHARE_OVERLAP for other in new
+            )
+
+
+def _vectors(old: Output, new: Output, least: float = COSINE) -> str:
     if old.vector is None:
         return ""
     if new.vector is None or not np.isfinite(new.vector).all():
         return "no vector"
     length = float(np.linalg.norm(old.vector) * np.linalg.norm(new.vector))
     cosine = float(old.vector @ new.vector) / length if length else 1.0
-    return f"its vector turned to a cosine of {cosine:.4f}" if cosine < COSINE else ""
-
-
-def _best(answer: Output) -> str:
-    if answer.labels:
-        top = _top(answer.labels)
-        return top.name if top else ""
-    found = max(answer.detections, key=lambda one: one.score, default=None)
-    return found.label if found else ""
-
-
-def _points(answer: Output) -> bool:
-    return answer.vector is not None
-
-
-def _alike(old: Output, new: Output) -> bool:
-    return _best(old) == _best(new) if _best(old) else not _vectors(old, new)
+    return f"its vector turned to a cosine of {cosine:.4f}" if cosine < least else ""

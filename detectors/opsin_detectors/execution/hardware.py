@@ -9,11 +9,12 @@ import torch
 
 from opsin_detectors.execution.plan import Hardware
 
-__all__ = ["cpu_flags", "cpu_name", "here"]
+__all__ = ["cpu_flags", "cpu_name", "here", "sums_in_32_bits"]
 
 _NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags in Linux's list; the last is ARM's. oneDNN computes bfloat16 on older processors too, slower than
 float32."""
+_SUMS_IN_32_BITS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _OTHERS = ("openvino", "onnxruntime")
 
 
@@ -27,6 +28,11 @@ def here(device: str) -> Hardware:
     properties = torch.cuda.get_device_properties(torch.device(device))
     # Tensor cores take float16 from compute capability 7.0 on, bfloat16 from 8.0.
     return Hardware(device, properties.name, bf16=properties.major >= 8, fp16=properties.major >= 7)
+
+
+def sums_in_32_bits() -> bool:
+    """Whether the processor adds products of 8 bits in 32: older ones of x86 do so in 16, and overflow."""
+    return bool(cpu_flags(_cpuinfo()) & _SUMS_IN_32_BITS)
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:

@@ -5,13 +5,14 @@ order and the proof; `quantize.py` makes the graph.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from opsin_detectors.api import LoadContext, LoadError, Output, Trial
 from opsin_detectors.execution import graphs, quantize, trying
 from opsin_detectors.execution.exported import GRAPH, Exported, there, writing
-from opsin_detectors.execution.guard import agreement
+from opsin_detectors.execution.guard import Agreement, agreements
 from opsin_detectors.execution.hardware import here
 from opsin_detectors.execution.network import Network, Program, Runnable
 from opsin_detectors.execution.plan import Plan
@@ -24,7 +25,7 @@ __all__ = ["LEAST_AGREEMENT", "Int8"]
 log = logging.getLogger(__name__)
 
 LEAST_AGREEMENT = 0.98
-"""int8 is refused below this share of views with the answer that they had."""
+"""int8 is refused below this share of best labels, of finds or of vectors that are as they were."""
 _SPARED = (0.0, 0.05, 0.15, 0.4)
 """Shares of the layers that are left as they are, tried in this order."""
 
@@ -78,26 +79,25 @@ class Int8:
         """
         with writing(self._store, name) as scratch:
             quantize.quantize(maker, scratch, spare)
-            alike, compared = self._agreed(self._opened(plan, scratch))
-            verdict = self._verdict(alike, compared)
+            verdict = self._verdict(self._agreed(self._opened(plan, scratch)))
         some = f", some layers left as they were ({spare:.0%})" if spare else ""
         return f"chosen: {verdict}{some}"
 
-    def _verdict(self, alike: int, compared: int) -> str:
+    def _verdict(self, found: Sequence[Agreement]) -> str:
         """Raises _RefusedError for what is not enough."""
         start = f"model “{self._context.name}” cannot be run in int8: "
-        if not compared:
+        if not found:
             raise _RefusedError(
                 f"{start}in float32 it has no answer to any of the pictures that int8 is proved with; "
                 "take dtype=auto"
             )
-        share = f"{alike / compared:.1%} of {compared} views"
-        if alike < LEAST_AGREEMENT * compared:
+        shares = ", ".join(map(str, found))
+        if any(one.share < LEAST_AGREEMENT for one in found):
             raise _RefusedError(
-                f"{start}its best label or vector is as in float32 on {share} of real pictures, and "
-                f"{LEAST_AGREEMENT:.0%} are needed; take dtype=auto"
+                f"{start}on pictures that it was not calibrated with too few answers are as in float32 "
+                f"({shares}), {LEAST_AGREEMENT:.0%} of each are needed; take dtype=auto"
             )
-        return f"best label or vector agrees on {share}"
+        return f"as in float32: {shares}"
 
     def _opened(self, plan: Plan, path: Path) -> Program:
         bf16 = here(self._context.device).bf16
@@ -109,13 +109,14 @@ class Int8:
         ready = trying.prepared(self._detector, views(checking=False))
         return [trying.batch_of(self._detector, [one]).numpy() for one in ready]
 
-    def _agreed(self, program: Program) -> tuple[int, int]:
-        """How many views are answered as in float32, and how many have an answer to compare."""
+    def _agreed(self, program: Program) -> list[Agreement]:
+        """How many answers to pictures that calibration never saw are as in float32."""
         looked = views(checking=True)
         if not self._reference:
             plain = torch_program(self._network, Plan("channels_last"), own=False)
             self._reference = trying.answers_by(self._detector, plain, looked)
-        return agreement(self._reference, trying.answers_by(self._detector, program, looked))
+        answers = trying.answers_by(self._detector, program, looked)
+        return agreements(self._reference, answers, self._detector.info.defaults.min_score)
 
 
 class _RefusedError(Exception):

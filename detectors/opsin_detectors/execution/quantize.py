@@ -23,6 +23,7 @@ from opsin_detectors.execution.delicate import Layer, delicate
 from opsin_detectors.execution.equalize import equalize
 from opsin_detectors.execution.folded import folded
 from opsin_detectors.execution.graphs import INPUT
+from opsin_detectors.execution.hardware import sums_in_32_bits
 from opsin_detectors.execution.sensitive import ranked
 
 __all__ = ["SUFFIX", "Quantizer", "quantize", "quantizer", "runtime_for"]
@@ -86,7 +87,6 @@ class _Nncf:
         """See `Quantizer`."""
         import nncf
         import openvino
-        from nncf.quantization import advanced_parameters, range_estimator
 
         logging.getLogger("nncf").setLevel(logging.ERROR)
         spared = self._ranking[: math.ceil(spare * len(self._ranking))] if spare else []
@@ -97,10 +97,7 @@ class _Nncf:
             subset_size=len(self._batches),
             fast_bias_correction=False,
             ignored_scope=nncf.IgnoredScope(names=spared) if spared else None,
-            # By default a range is the mean of the pictures' extremes: of some, black and white are cut off.
-            advanced_parameters=advanced_parameters.AdvancedQuantizationParameters(
-                activations_range_estimator_params=range_estimator.RangeEstimatorParametersSet.MINMAX
-            ),
+            advanced_parameters=_parameters(),
         )
         openvino.save_model(quantized, str(path), compress_to_fp16=False)
 
@@ -113,6 +110,21 @@ class _Nncf:
     @functools.cached_property
     def _ranking(self) -> list[str]:
         return ranked(self._model, self._batches[:: max(1, len(self._batches) // _RANKED_ON)])
+
+
+def _parameters() -> Any:
+    from nncf.quantization import advanced_parameters, range_estimator
+
+    fix = advanced_parameters.OverflowFix
+    return advanced_parameters.AdvancedQuantizationParameters(
+        # By default a range is the mean of the pictures' extremes: of some, black and white are cut off.
+        activations_range_estimator_params=range_estimator.RangeEstimatorParametersSet.MINMAX,
+        # By default depthwise layers have a range for each channel. Few pictures fill a thousand channels:
+        # on the next one many are cut off, which turned vectors to cosines of 0.87.
+        activations_quantization_params=advanced_parameters.QuantizationParameters(per_channel=False),
+        # By default the first layer makes do with 7 bits, as 8 overflow where products are summed in 16.
+        overflow_fix=fix.DISABLE if sums_in_32_bits() else fix.FIRST_LAYER,
+    )
 
 
 class _Reader:

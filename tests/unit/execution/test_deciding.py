@@ -234,7 +234,7 @@ def test_int8_is_refused_where_the_best_label_changes_too_often(
 
     monkeypatch.setattr(graphs, "graph_program", wrong)
     context = LoadContext("tiny", dtype="int8", runtime="onnxruntime", cache=tmp_path)
-    with pytest.raises(LoadError, match=r"cannot be run in int8: .* 98% are needed"):
+    with pytest.raises(LoadError, match=r"cannot be run in int8: .* 98% of each are needed"):
         Tiny(context)
     assert {path.name.partition("-")[2] for path in tmp_path.rglob("*.onnx")} == {"network.onnx"}
 
@@ -246,7 +246,7 @@ def test_int8_is_made_checked_and_kept(tmp_path: Path, runtime: str, monkeypatch
     context = LoadContext("tiny", dtype="int8", runtime=runtime, cache=tmp_path)
     first = Tiny(context)
     assert plan_of(first) == Plan(runtime, "int8")
-    assert "best label or vector agrees on 100.0% of 90 views" in first.info.trials[0].verdict
+    assert "as in float32: labels 100.0% of 96" in first.info.trials[0].verdict
     np.testing.assert_allclose(logits(first), logits(Tiny(LoadContext("tiny"))), atol=0.1)
     monkeypatch.setattr("opsin_detectors.execution.quantize.quantize", never)
     assert Tiny(context).info == first.info

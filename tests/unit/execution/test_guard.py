@@ -3,7 +3,7 @@
 import numpy as np
 
 from opsin_detectors.api import Box, Detection, Label, Output
-from opsin_detectors.execution.guard import agreement, difference, overlap
+from opsin_detectors.execution.guard import Agreement, agreements, difference, overlap
 
 
 def found(score: float = 0.8, label: str = "cat", right: float = 0.6) -> Output:
@@ -51,17 +51,41 @@ def test_a_vector_may_change_its_length_but_not_its_direction() -> None:
     assert "vector" in difference([Output(vector=one)], [Output(vector=other)])
 
 
-def test_agreement_counts_best_labels_and_passes_over_pictures_without_any() -> None:
-    assert agreement([labelled(0.9), labelled(0.9)], [labelled(0.6), labelled(0.4)]) == (1, 2)
-    assert agreement([Output(), found()], [found(), found(0.2)]) == (1, 1)
-    assert agreement([], []) == (0, 0)
-    assert agreement([Output(), Output()], [found(), Output()]) == (0, 0)
+def test_labels_agree_where_the_best_one_is_the_same() -> None:
+    old = [labelled(0.9), labelled(0.9), labelled(0.4)]
+    new = [labelled(0.6), labelled(0.4), Output()]
+    assert agreements(old, new) == [Agreement("labels", 1, 3)]
 
 
-def test_agreement_compares_vectors_where_there_are_no_labels() -> None:
-    one, other = np.array([1.0, 0.0], np.float32), np.array([1.0, 0.2], np.float32)
-    reference = [Output(vector=one), Output(vector=one), Output(vector=one)]
-    assert agreement(reference, [Output(vector=one), Output(vector=other), Output()]) == (1, 3)
+def test_which_of_two_even_labels_is_best_does_not_count() -> None:
+    assert agreements([labelled(0.514)], [labelled(0.2)])[0].same == 1  # 0.028 apart in the reference
+    assert agreements([labelled(0.52)], [labelled(0.49)])[0].same == 0
+
+
+def test_every_clear_find_has_to_be_found_again_in_its_place_and_of_its_kind() -> None:
+    again = [found(), found(right=0.65), found(right=0.9), found(label="dog"), Output()]
+    assert agreements([found()] * 5, again, 0.35) == [Agreement("finds", 2, 5)]
+    one = found()
+    both = Output(detections=[*one.detections, *found(0.7, right=0.2).detections])
+    assert agreements([both], [one], 0.35) == [Agreement("finds", 1, 2)]
+
+
+def test_what_was_hardly_found_proves_nothing() -> None:
+    assert agreements([found(0.44)], [Output()], 0.35) == []
+    assert agreements([], []) == []
+    assert agreements([Output()], [found()]) == []
+
+
+def test_vectors_count_by_themselves_beside_labels() -> None:
+    one, near, far = (np.array([1.0, y], np.float32) for y in (0.0, 0.13, 0.15))
+    old = Output(labels=labelled(0.9).labels, vector=one)
+    new = [Output(labels=old.labels, vector=vector) for vector in (near, far, None)]
+    assert agreements([old] * 3, new) == [Agreement("labels", 3, 3), Agreement("vectors", 1, 3)]
+
+
+def test_an_agreement_tells_its_share() -> None:
+    assert str(Agreement("labels", 95, 96)) == "labels 99.0% of 96"
+    assert Agreement("labels", 1, 4).share == 0.25
 
 
 def test_overlap_is_intersection_over_union() -> None:
