@@ -133,8 +133,8 @@ class Settler:
             # Whether the inputs or the device are to blame, another device tells.
             log.warning("batch_failed_on_device", model=batch.model, device=batch.device, error=repr(error))
             return [again] if (again := batch.elsewhere()).entries else []
-        if out_of_memory(error):
-            self._remember_bound(batch.model, len(batch.entries) // 2)
+        if too_large:
+            self._remember_bound(batch.model, (len(batch.entries) + 1) // 2)  # the larger half will show
         if len(batch.entries) > 1:
             log.warning("batch_failed", model=batch.model, size=len(batch.entries), error=repr(error))
             return batch.halves()
@@ -150,7 +150,7 @@ class Settler:
         """The device had no memory for more than `largest` at once: drop the buckets above it."""
         all_terms = self._pending.queues.terms
         terms = all_terms.get(model)
-        if terms is None or largest < 1:
+        if terms is None:
             return
         buckets = tuple(b for b in terms.buckets if b <= largest) or (largest,)
         if buckets != terms.buckets:

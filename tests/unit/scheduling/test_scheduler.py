@@ -224,6 +224,18 @@ async def test_a_batch_too_large_for_the_device_is_halved_and_the_bound_remember
         assert max(map(len, b.model.batches[tried:])) <= 2
 
 
+async def test_the_half_of_an_odd_batch_that_does_fit_is_not_forbidden() -> None:
+    async with bench(buckets=(1, 2, 3)) as b:
+        held = await b.hold()
+        b.model.memory = 2
+        futures = [b.submit(i) for i in range(3)]
+        b.let_go()
+        await held
+        assert [await outcome(f) for f in futures] == ["0", "1", "2"]
+        assert list(map(len, b.model.batches[-2:])) == [2, 1]
+        assert b.scheduler.terms("m@1").buckets == (1, 2)
+
+
 async def test_an_input_too_large_even_alone_is_told_so_and_not_to_retry() -> None:
     async with bench() as b:
         b.model.memory = 0
