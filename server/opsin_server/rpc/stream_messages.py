@@ -23,6 +23,8 @@ from opsin_server.streams import events as ev
 __all__ = ["FrameIn", "frame_in", "go_away", "ready", "reply"]
 
 _NANO = 10**9
+_TIMESTAMPS = range(-62_135_596_800, 253_402_300_800)
+"""Seconds of a Timestamp: the years 1 to 9999. Ages are differences of them, and a Duration holds no more."""
 
 
 @dataclass(slots=True)
@@ -62,6 +64,9 @@ def _captured(frame: Frame) -> int | None:
     stamp = frame.capture_time
     if not 0 <= stamp.nanos < _NANO:
         message = f"capture_time has {stamp.nanos} nanos; they are from 0 to 999999999."
+        raise Failure(Reason.OPTION_INVALID, message, "capture_time")
+    if stamp.seconds not in _TIMESTAMPS:
+        message = f"capture_time has {stamp.seconds} seconds; it lies in the years 1 to 9999."
         raise Failure(Reason.OPTION_INVALID, message, "capture_time")
     return stamp.seconds * _NANO + stamp.nanos
 

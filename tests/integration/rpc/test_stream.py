@@ -387,6 +387,21 @@ async def test_the_age_of_a_frame_needs_no_common_clock(server) -> None:
     assert not replies[3].result.HasField("capture_time")
 
 
+async def test_a_frame_taken_at_no_time_of_any_calendar_fails_alone(server) -> None:
+    """As of a client that takes nanoseconds for seconds: ages beside it would be too long for a Duration."""
+    last, first = 253_402_300_799, -62_135_596_800
+    stamps = [-(2**63), first, 2**63 - 1, last, first - 1, last + 1, first]
+    replies, error = await talk(
+        server, CONFIG, *(frame(n, capture_time=Timestamp(seconds=s)) for n, s in enumerate(stamps, 1))
+    )
+    assert error is None
+    kinds = [reply.WhichOneof("kind") for reply in replies[1:]]
+    assert kinds == ["failed", "result", "failed", "result", "failed", "failed", "result"]
+    assert unpacked(replies[1].failed.error) == ("OPTION_INVALID", "frame.capture_time")
+    ages = [reply.result.age for reply in replies[1:] if reply.HasField("result")]
+    assert all(0 <= age.seconds <= 315_576_000_000 for age in ages)
+
+
 async def test_a_stream_is_counted_frame_by_frame(server) -> None:
     await talk(server, CONFIG, frame(1), frame(2, options=DetectOptions(min_score=2)))
     value = server.metrics.registry.get_sample_value
