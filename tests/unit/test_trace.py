@@ -1,10 +1,14 @@
 """The record of arrivals keeps no list of who came."""
 
 import json
+import threading
 import tracemalloc
 from pathlib import Path
 
+import pytest
+
 from opsin_server.scheduling.ticket import Ticket
+from opsin_server.telemetry import trace
 from opsin_server.telemetry.trace import TraceWriter
 
 
@@ -35,3 +39,15 @@ def test_callers_that_come_and_go_take_no_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert held < 500_000
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_full_disk_ends_the_recording_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "WAITING_LINES", 8)
+    writer = TraceWriter(Path("/dev/full"))
+    for number in range(20_000):
+        writer.arrived(Ticket(number, "m@1", "tenant", float(number)))
+    closing = threading.Thread(target=writer.close, daemon=True)
+    closing.start()
+    closing.join(60)
+    assert not closing.is_alive()

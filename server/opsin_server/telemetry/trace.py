@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 WAITING_LINES = 65_536
 """About ten seconds of what one process can take in; 10 MB at most."""
+PATIENCE = 5.0
+"""Seconds that closing waits for the disk, twice at most."""
 FLOW_BYTES = 6
 """Of a flow's hash: among a million flows two share a name once in 500 recordings."""
 
@@ -64,15 +66,23 @@ class TraceWriter:
 
     def close(self) -> None:
         """Write what waits, and close the file. Blocks for at most a few seconds."""
-        self._lines.put(None)
-        self._thread.join(5)
+        try:
+            self._lines.put(None, timeout=PATIENCE)
+        except Full:  # the disk hangs, and its thread with it
+            self._lost += 1
+        self._thread.join(PATIENCE)
         if self._lost:
             log.warning("trace_incomplete", lost=self._lost)
 
     def _write(self) -> None:
-        with self._file:
-            while (row := self._next()) is not None:
-                self._file.write(json.dumps(row, separators=(",", ":")) + "\n")
+        try:
+            with self._file:
+                while (row := self._next()) is not None:
+                    self._file.write(json.dumps(row, separators=(",", ":")) + "\n")
+        except OSError as error:
+            log.warning("trace_broken", file=self._file.name, why=error.strerror or str(error))
+            while self._lines.get() is not None:  # nobody waits for room in a queue that is full
+                self._lost += 1
 
     def _next(self) -> dict[str, Any] | None:
         """The next row; what was written is pushed to the disk whenever there is a pause."""
