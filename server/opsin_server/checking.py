@@ -4,7 +4,9 @@ Owns what the arguments mean and how findings are shown; the rules are `opsin_de
 it is cheap, since every start of the command line does; the rest is imported when the command runs.
 """
 
+import contextlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 BROKEN, USAGE = 1, 2
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
 _EPILOG = "Exit codes: 0 every rule kept, 1 a rule broken, 2 wrong usage."
 _STYLES = {"passed": "green", "FAILED": "bold red", "skipped": "dim"}
 
@@ -109,6 +112,7 @@ def check_detector(  # noqa: PLR0917  typer reads its parameters by name
     """
     try:
         pairs = _settings(setting or ())
+        _known(device, dtype)
         asked = _Asked(detector, source, pairs, tuple(picture or ()), device, dtype, tolerance)
         failed = _Shown(as_json).all(detector, _findings(asked))
     except UsageError as error:
@@ -174,6 +178,16 @@ def _settings(pairs: Sequence[str]) -> dict[str, str]:
     return settings
 
 
+def _known(device: str, dtype: str) -> None:
+    """Raises UsageError: a detector that looks at neither would pass with a word that means nothing."""
+    from opsin_server.config.sections import MODEL_DEVICE_PATTERN
+
+    if not device or not re.fullmatch(MODEL_DEVICE_PATTERN, device):
+        raise UsageError(f"--device {device} is none of auto, cpu, cuda and cuda:1")
+    if dtype not in _DTYPES:
+        raise UsageError(f"--dtype {dtype} is none of {', '.join(_DTYPES)}")
+
+
 def _findings(asked: _Asked) -> "Iterable[Finding]":
     """What the rules find; a detector that cannot even be found breaks the first of them."""
     from opsin_detectors.api import LoadContext, LoadError
@@ -208,7 +222,9 @@ def _find(named: str) -> "Found":
     """The detector of a folder, or of that name. Raises UsageError for neither, LoadError as `find` does."""
     from opsin_detectors.finder import find
 
-    path = Path(named).expanduser()
+    path = Path(named)
+    with contextlib.suppress(RuntimeError):  # the home of nobody: there is no such folder
+        path = path.expanduser()
     known = find()
     if not path.is_dir():
         if named in known:

@@ -99,6 +99,9 @@ def test_wrong_usage_is_a_sentence_and_2(mine: Path) -> None:
     text = mine / "README.md"
     for arguments, said in (
         (["nobody"], "there is no folder nobody, and no installed detector of that name"),
+        (["~nobody-of-that-name/x"], "there is no folder ~nobody-of-that-name/x, and no installed"),
+        ([str(mine), "--device", "gpu"], "--device gpu is none of auto, cpu, cuda"),
+        ([str(mine), "--dtype", "float33"], "--dtype float33 is none of auto, float32"),
         ([str(mine), "--setting", "threshold"], "--setting threshold has to be KEY=VALUE"),
         ([str(mine), "--setting", "a=1", "--setting", "a=2"], "the setting a is given twice"),
         ([str(mine), "--picture", str(text)], "a picture cannot be used: "),

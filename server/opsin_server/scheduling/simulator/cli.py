@@ -51,7 +51,7 @@ def simulate(  # noqa: PLR0917  typer reads its parameters by name
         typer.Option("--grid", help="Compare over loads, bursts and deadlines; rivals tuned in each cell."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw to this file (needs opsin[plots]).")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw to this file (needs the extra “plots”).")] = None,
 ) -> None:
     """Simulate the scheduler on a virtual clock, beside its rivals.
 
