@@ -164,14 +164,21 @@ def _batches(pictures: Sequence[bytes], size: int, start: int) -> Iterator[tuple
         yield tuple(itertools.islice(turn, size))
 
 
+def _be_wide(width: int) -> None:
+    """So many torch threads for the calling thread."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(width)
+
+
 def _round(model: Detector, pictures: Sequence[bytes], lanes: int, width: int, told: str) -> Round:
     size, seconds = int(told.split(maxsplit=1)[0]), float(told.split()[1])
     times: list[float] = []
+    _be_wide(width)
+    _run(model, next(_batches(pictures, size, 0)))  # a size that is new may be compiled first
     begun = time.perf_counter()
 
     def lane(number: int) -> None:
-        if torch := sys.modules.get("torch"):
-            torch.set_num_threads(width)
+        _be_wide(width)
         last = time.perf_counter()
         for batch in _batches(pictures, size, number * 7):
             _run(model, batch)

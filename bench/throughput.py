@@ -2,8 +2,13 @@
 
 The bare model runs in threads of one process, as the server's lanes do; processes, which share no interpreter
 lock, are shown beside. Its batch size is the bucket closest to what the server chose by itself.
+
+Callers share the cores with the server, and the bare model has all of them. What that is worth is shown,
+too: the share of what the bare model does on as much of the cores as the callers left.
 """
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,7 +29,10 @@ TARGETS = {8: at_least(0.9), 32: at_least(0.95)}
 
 @dataclass(slots=True)
 class Contest:
-    """Rates of the server's rounds, and of the bare model's before, between and after them."""
+    """Rates of the server's rounds, and of the bare model's before, between and after them.
+
+    callers: share of all cores that the callers took in each of the server's rounds.
+    """
 
     batch: int
     lanes: int
@@ -32,9 +40,10 @@ class Contest:
     batches: list[float] = field(default_factory=list)
     threads: list[float] = field(default_factory=list)
     processes: list[float] = field(default_factory=list)
+    callers: list[float] = field(default_factory=list)
 
     def figures(self, what: str, target: Target) -> list[Figure]:
-        """Against threads, with the target; against processes, without."""
+        """Against threads, with the target; without: on the cores that callers left, against processes."""
         beside = {
             "rates": self.rates,
             "mean_batches": self.batches,
@@ -42,9 +51,13 @@ class Contest:
             "bare_processes": self.processes,
             "bare_batch": self.batch,
             "lanes": self.lanes,
+            "callers_share_of_cores": self.callers,
         }
+        shares = turns(self.rates, self.threads)
+        left = [share / (1 - taken) for share, taken in zip(shares, self.callers, strict=True)]
         return [
-            Figure(f"{what}, share of bare threads", turns(self.rates, self.threads), "", target, beside),
+            Figure(f"{what}, share of bare threads", shares, "", target, beside),
+            Figure(f"{what}, share of bare threads on the cores that callers left", left),
             Figure(f"{what}, share of bare processes", turns(self.rates, self.processes)),
         ]
 
@@ -52,7 +65,10 @@ class Contest:
 def contest(
     server: Server, model: str, paths: tuple[str, ...], scale: Scale, run: Callable[[float], float]
 ) -> Contest:
-    """Rounds of `run(seconds) -> rate` against this server, between rounds of the bare model."""
+    """Rounds of `run(seconds) -> rate` against this server, between rounds of the bare model.
+
+    `run` calls from this process, so that what it costs is known.
+    """
     seconds = scale.seconds(10)
     with span(server) as warm:
         run(max(1.0, seconds / 3))
@@ -68,7 +84,10 @@ def contest(
             held.processes.append(processes.round(batch, seconds).rate)
             if number < scale.rounds:
                 with span(server) as taken:
+                    spent, at = time.process_time(), time.monotonic()
                     held.rates.append(run(seconds))
+                    spent, at = time.process_time() - spent, time.monotonic() - at
+                held.callers.append(spent / at / len(os.sched_getaffinity(0)))
                 held.batches.append(taken.over.mean_batch(model))
     return held
 
