@@ -59,6 +59,8 @@ class StreamService:
         self._live: dict[str, LiveStream] = {}
         self._models: dict[LiveStream, StreamTerms] = {}
         self._draining = False
+        self._silent: set[asyncio.Timeout] = set()
+        """Of streams that have said nothing yet: how long each is listened to."""
         self._window = settings.max_in_flight
         self._looking: asyncio.TimerHandle | None = None
 
@@ -68,8 +70,14 @@ class StreamService:
         return self._open
 
     def drain(self) -> None:
-        """Send every stream away: it answers what it accepted, says go-away, and ends OK."""
+        """Send every stream away: it answers what it accepted, says go-away, and ends OK.
+
+        One that has said nothing yet is refused.
+        """
         self._draining = True
+        silent, self._silent = self._silent, set()
+        for patience in silent:
+            patience.reschedule(asyncio.get_running_loop().time())
         for stream in tuple(self._live.values()):
             stream.leave(GoAwayReason.DRAINING)
 
@@ -92,7 +100,8 @@ class StreamService:
         self._let_in()
         self._open += 1
         try:
-            agreed = terms(await _config(requests), self._catalog, self._rooms.limits, self._rooms.signer)
+            config = await self._config(requests)
+            agreed = terms(config, self._catalog, self._rooms.limits, self._rooms.signer)
             caller = Caller(f"stream/{agreed.stream_id}", Priority.STREAM, request_id=context.request_id)
             stream = LiveStream(self._rooms, agreed, caller, self._window)
             await self._run(stream, agreed, requests, send)
@@ -101,15 +110,27 @@ class StreamService:
 
     def _let_in(self) -> None:
         if self._draining:
-            raise Failure(Reason.DRAINING, "This server is shutting down.", retry_after=1.0)
+            raise _draining()
         limit = self._rooms.limits.max_streams
         if self._open >= limit:
             message = f"This server has as many streams as it takes: {limit}."
             raise Failure(Reason.STREAM_LIMIT, message, metadata={"limit": str(limit)}, retry_after=1.0)
 
+    async def _config(self, requests: Requests) -> StreamConfig:
+        """The first message. Raises Failure DRAINING if the server leaves before it has come."""
+        patience = asyncio.timeout(None)
+        try:
+            async with patience:
+                self._silent.add(patience)
+                return await _config(requests)
+        except TimeoutError:
+            raise _draining() from None
+        finally:
+            self._silent.discard(patience)
+
     async def _run(self, stream: LiveStream, agreed: StreamTerms, requests: Requests, send: Send) -> None:
         if self._draining:  # it came in while its config was on the way
-            raise Failure(Reason.DRAINING, "This server is shutting down.", retry_after=1.0)
+            raise _draining()
         older = self._live.get(agreed.stream_id)
         if older is not None:
             older.taken_over()
@@ -162,6 +183,10 @@ class StreamService:
 
     def _lanes(self) -> int:
         return sum(device.lanes for device in self._catalog.server().devices)
+
+
+def _draining() -> Failure:
+    return Failure(Reason.DRAINING, "This server is shutting down.", retry_after=1.0)
 
 
 async def _config(requests: Requests) -> StreamConfig:

@@ -64,6 +64,17 @@ async def test_calls_on_a_live_connection_are_refused_with_the_time_to_come_back
     assert len(server.pipeline.calls) == 1
 
 
+async def test_a_stream_that_never_said_anything_is_refused_and_holds_nothing_up(server) -> None:
+    stream = server.inference.StreamDetect(metadata=TRAILER)
+    async with asyncio.timeout(30):
+        while not server.server.streams.live:
+            await asyncio.sleep(0.01)
+        await server.server.stop(grace=600)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stream.read()
+    assert told(refused.value) == ("DRAINING", 1.0, "late-1")
+
+
 async def test_whoever_gets_the_last_answer_and_calls_again_is_told_too(server) -> None:
     accepted, gate = await held(server)
     stopping = asyncio.create_task(server.server.stop(grace=600))
