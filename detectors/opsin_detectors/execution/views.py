@@ -12,7 +12,7 @@ import numpy as np
 
 from opsin_detectors.api import ImageInput, Pixels
 
-__all__ = ["Views", "pictures", "views"]
+__all__ = ["Views", "files", "pictures", "views"]
 
 _FOLDER = Path(__file__).parent / "pictures"
 Views = tuple[ImageInput, ...]
@@ -30,7 +30,14 @@ _CROPS = {
 @functools.cache
 def pictures() -> Views:
     """Five pictures as they are. Empty where Pillow is not installed: then nothing can be proved."""
-    return _read(path for path in _FOLDER.glob("*/*.jpg") if path.stem in _PROVING)
+    return _read(files())
+
+
+def files() -> list[Path]:
+    """Where `pictures` lie, for whoever wants to decode them by itself."""
+    return sorted(
+        (path for path in _FOLDER.glob("*/*.jpg") if path.stem in _PROVING), key=lambda path: path.name
+    )
 
 
 def views(*, checking: bool) -> Views:

@@ -9,13 +9,12 @@ pictures go through a device's decoder one at a time.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from opsin_detectors import execution
 from opsin_detectors.api import Detector, ImageInput, LoadError, ModelInfo, Prepared
+from opsin_detectors.execution import views
 from opsin_server.calls import EncodedImage
 from opsin_server.media import device as devices
 from opsin_server.media.decode import decode
@@ -93,8 +92,7 @@ def choose(
 
 
 def _pictures() -> list[bytes]:
-    folder = Path(execution.__file__).parent / "pictures"
-    return [path.read_bytes() for path in sorted(folder.glob("*.jpg"))]
+    return [path.read_bytes() for path in views.files()]
 
 
 def _image(data: bytes, decoder: DeviceDecoder | None, near: tuple[int, int] = (0, 0)) -> ImageInput:
