@@ -125,7 +125,7 @@ class Session:
         self._end = math.inf if ask.timeout is None else now + ask.timeout
         self._slots: dict[int, _Slot] = {}
         self._last_sequence = 0
-        self._update: bytes | None = None
+        self._update = pb.StreamUpdate()  # what the server is still to be told
         self._source_ended = False
         self._source_error: Exception | None = None
         self._server_window = 0
@@ -181,16 +181,18 @@ class Session:
         """Change the stream from the next frame on."""
         self._options = options or self._options
         self._freshness = freshness or self._freshness
-        message = pb.StreamUpdate(
-            options=_requests.detect_options(self._options), freshness=_requests.freshness(self._freshness)
-        )
-        self._update = pb.StreamDetectRequest(update=message).SerializeToString()
+        # Only what changes: a rule that is set anew begins anew, too, as the spacing of `target_fps`.
+        if options is not None:
+            self._update.options.CopyFrom(_requests.detect_options(options))
+            self._update.options.SetInParent()
+        if freshness is not None:
+            self._update.freshness.CopyFrom(_requests.freshness(freshness))
 
     # To the server.
 
     def opening(self) -> bytes:
         """The first message of a connection."""
-        self._update = None  # the config says it already
+        self._update.Clear()  # the config says it already
         self._skip()  # the decoder of a new connection knows nothing
         self._open = self._going_away = False
         config = _requests.stream_config(
@@ -202,8 +204,9 @@ class Session:
         """What to send next; None: nothing for now."""
         if not self._open or self._going_away:
             return None
-        if self._update is not None:
-            message, self._update = self._update, None
+        if self._update.ListFields():
+            message = pb.StreamDetectRequest(update=self._update).SerializeToString()
+            self._update.Clear()
             return message
         self._drop_too_old(now)
         if self.in_flight >= self.window:
@@ -220,7 +223,10 @@ class Session:
     def all_sent(self) -> bool:
         """Whether nothing is left to send on this connection."""
         return self._going_away or (
-            self._open and self._source_ended and self._update is None and next(self._unsent(), None) is None
+            self._open
+            and self._source_ended
+            and not self._update.ListFields()
+            and next(self._unsent(), None) is None
         )
 
     @property

@@ -383,6 +383,29 @@ def test_an_update_goes_before_the_next_frame_and_into_the_next_config() -> None
     assert pb.StreamDetectRequest.FromString(session.opening()).config.options.min_score == 0.5
 
 
+def test_an_update_says_only_what_changes() -> None:
+    """Freshness that is told again begins again: with target_fps the next frame would always be looked at."""
+    session = opened(Server(), freshness="target_fps=5")
+
+    def told() -> pb.StreamUpdate:
+        message = session.next_message(0.0)
+        assert message is not None
+        return pb.StreamDetectRequest.FromString(message).update
+
+    session.update(opsin.DetectOptions(), None)
+    update = told()
+    assert (update.HasField("options"), update.HasField("freshness")) == (True, False)
+    session.update(None, opsin.Freshness.of("latest"))
+    update = told()
+    assert (update.HasField("options"), update.HasField("freshness")) == (False, True)
+    session.update(opsin.DetectOptions(min_score=0.5), None)
+    session.update(None, opsin.Freshness.of("max_age=2"))
+    update = told()
+    assert (update.options.min_score, update.freshness.max_age.seconds) == (0.5, 2)
+    session.update(None, None)
+    assert session.next_message(0.0) is None
+
+
 def test_a_frame_over_the_message_limit_fails_alone() -> None:
     server = Server()
     session = Session(StreamAsk(), live=False, limit=100, now=0.0)
