@@ -64,6 +64,9 @@ class Link:
             raise InvalidInput.at("target", f"a target is {hint}; not {self.target!r}")
         if not self.timeout > 0:
             raise InvalidInput.at("timeout", f"a timeout is above 0 seconds; not {self.timeout}")
+        if self.token and not (self.token.isascii() and self.token.isprintable()):
+            # gRPC would call it an INTERNAL error, and grpc.aio raise one of its own.
+            raise InvalidInput.at("token", "a token is printable ASCII, without a line's end")
 
     @cached_property
     def call_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
@@ -114,9 +117,16 @@ class Link:
             case True:
                 return grpc.ssl_channel_credentials()
             case str() | os.PathLike() as roots:
-                return grpc.ssl_channel_credentials(Path(roots).read_bytes())
+                return grpc.ssl_channel_credentials(_roots(Path(roots)))
             case credentials:
                 return credentials
+
+
+def _roots(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput.at("tls", f"cannot read {path}: {error.strerror or error}") from None
 
 
 def on_wire(seconds: float) -> float | None:

@@ -225,6 +225,16 @@ def test_health_is_asked_and_watched(fake: Fake, connect: Connect) -> None:
     client.wait_until_serving(timeout=30)
 
 
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [({"tls": "no/such.pem"}, "tls"), ({"token": "a\n"}, "token"), ({"token": "ä"}, "token")],
+)
+def test_what_cannot_be_sent_along_is_an_invalid_input(settings: dict[str, Any], field: str) -> None:
+    with pytest.raises(opsin.InvalidInput) as caught:
+        opsin.Client("127.0.0.1:1", **settings)
+    assert caught.value.violations[0].field == field
+
+
 HALF = "\udcff"  # of a name that is not UTF-8, as Python has it
 
 
