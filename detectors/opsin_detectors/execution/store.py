@@ -32,7 +32,7 @@ __all__ = ["Choice", "Store", "key_of"]
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3
+_FORMAT = 4
 _FILE = "choice.json"
 
 

@@ -232,6 +232,7 @@ class _OpenVino(Runtime):
         self.input = _only([_openvino_port(one) for one in self._model.inputs], path)
         self.outputs = tuple(_openvino_port(one) for one in self._model.outputs)
         self._sizes = _SIZES if _is_open(self.input) and bytes_of(path) <= _SMALL else frozenset()
+        self._threads = max(1, context.threads)
         self._compiled = _PerLane(self._compile)
         self._tensor: Any = openvino.Tensor
         self._mine = threading.local()
@@ -243,13 +244,21 @@ class _OpenVino(Runtime):
         Tensors by hand: `request.infer([batch])` finds out what it was given and copies it, 0.4 ms of Python
         in which nobody else may run any.
         """
-        size = len(batch) if len(batch) in self._sizes else 0
-        request = self._request(self._compiled.here(size, trial=trial))
+        request = self._request(self._compiled.here(self._size(len(batch)), trial=trial))
         shared = np.require(batch, self.input.dtype, ("C", "W"))
         request.set_input_tensor(self._tensor(shared, shared_memory=True))
         request.start_async()
         request.wait()
         return [request.get_output_tensor(at).data.copy() for at in range(len(self.outputs))]
+
+    def _size(self, batch: int) -> int:
+        """The batch size that the graph for it is compiled for; 0: any.
+
+        A lane that runs wide for once meets sizes that it was not warmed up with, and compiling takes tenths
+        of a second.
+        """
+        wide = torch.get_num_threads() > self._threads
+        return batch if batch in self._sizes and not wide else 0
 
     def _request(self, compiled: Any) -> Any:
         requests: dict[Any, Any] | None = getattr(self._mine, "requests", None)

@@ -443,6 +443,7 @@ def test_a_lane_is_given_as_many_threads_as_it_is_wide(
         thread.join()
     assert asked == [1, 3, 2]
     assert {width for width, _ in _made(detector)} == {2, 3}  # the trial's is gone
+    assert {size for _, size in _made(detector)} == {0}, "a wide lane compiles nothing for a size it meets"
     for one in told:
         assert [label.score for label in one[0].labels] == pytest.approx(
             [label.score for label in told[0][0].labels], abs=1e-6
