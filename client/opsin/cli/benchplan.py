@@ -105,7 +105,7 @@ def _arrivals(options: Options) -> list[Arrivals]:
 def _callers(text: str) -> tuple[int, ...]:
     if not text:
         return ()
-    numbers = tuple(int(part) for part in text.split(",") if part.strip().isdigit())
+    numbers = tuple(int(part) for part in text.split(",") if part.strip().isdecimal())
     if len(numbers) != len(text.split(",")) or min(numbers) < 1:
         raise typer.BadParameter(
             f"{text!r} is not a number of callers above 0, or several: 1,8,32.", param_hint="-c"

@@ -137,3 +137,12 @@ def test_a_bare_model_that_cannot_be_loaded_is_told_in_a_sentence(
     assert error.startswith("opsin: the bare model cannot be run:")
     assert why in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["-c", "--rps"])
+@pytest.mark.parametrize("wrong", ["²", "0", "1,,2", "many", "-1"])
+def test_a_load_that_is_no_number_is_told_by_its_flag(flag: str, wrong: str) -> None:
+    result = run("bench", flag, wrong)
+    assert result.exit_code == 2
+    assert flag in result.stderr
+    assert "above 0" in result.stderr

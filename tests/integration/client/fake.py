@@ -167,10 +167,10 @@ class Threaded:
     """An AsyncClient on an event loop of its own, with the methods of a Client."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
+        self._client = opsin.AsyncClient(*args, **settings)  # may refuse: nothing is left running then
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._client = opsin.AsyncClient(*args, **settings)
 
     def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **settings: Any) -> Any:
@@ -190,10 +190,12 @@ class Threaded:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.wait(self._client.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        try:
+            self.wait(self._client.close())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
 
 class _Iterated:
