@@ -259,7 +259,7 @@ class AsyncClient:
         self._check_open()
         call = self._channel.unary_stream(_health.WATCH, None, None)(
             _health.request(service),
-            timeout=None if timeout is None else on_wire(timeout),
+            timeout=on_wire(timeout),
             metadata=self._link.call_metadata,
             wait_for_ready=timeout is not None,
         )

@@ -129,9 +129,9 @@ def _roots(path: Path) -> bytes:
         raise InvalidInput.at("tls", f"cannot read {path}: {error.strerror or error}") from None
 
 
-def on_wire(seconds: float) -> float | None:
+def on_wire(seconds: float | None) -> float | None:
     """A time limit as gRPC takes it; None, which is no limit, for one that it would take for long past."""
-    return seconds if seconds < _LONGEST else None
+    return seconds if seconds is not None and seconds < _LONGEST else None
 
 
 def default_target() -> str:

@@ -289,7 +289,7 @@ class Client:
         self._check_open()
         call = self._channel.unary_stream(_health.WATCH, None, None)(
             _health.request(service),
-            timeout=None if timeout is None else on_wire(timeout),
+            timeout=on_wire(timeout),
             metadata=self._link.call_metadata,
             wait_for_ready=timeout is not None,
         )
