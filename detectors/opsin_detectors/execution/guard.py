@@ -1,20 +1,20 @@
 """Whether a detector's answers are still the same, run another way. Pure: compares `Output`s.
 
 Two answers to one picture are the same when their best labels are, and every thing that one found clearly the
-other found in the same place: overlap of 0.95 or more, scores close. What lies so near the threshold that a
-rounding decides may be missing.
+other found in the same place, each to itself: overlap of 0.95 or more, scores close. What lies so near the
+threshold that a rounding decides may be missing.
 
 int8 is judged by shares of many pictures instead, and its numbers may move further: its best labels, what it
 finds and its vectors count each by themselves, so that none hides behind another.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from opsin_detectors.api import Box, Detection, Label, Output
+from opsin_detectors.api import Box, Detection, Label, Output, Vector
 
 __all__ = ["Agreement", "agreements", "difference", "overlap"]
 
@@ -101,31 +101,54 @@ def _of_one(old: Output, new: Output, least: float, tolerance: float) -> str:
 
 
 def _labels(old: Sequence[Label], new: Sequence[Label], tolerance: float) -> str:
-    if not old:
+    if not old and not new:
         return ""
     first, second = _top(old), _top(new)
-    if first is None or second is None or first.name != second.name:
+    before, now = _scores(old), _scores(new)
+    # Of two labels with the very same score either is the best one.
+    if first is None or second is None or before.get(second.name) != first.score:
         return f"best label {second.name if second else 'none'}, not {first.name if first else 'none'}"
-    scores = {label.name: label.score for label in new}
-    apart = max(abs(label.score - scores.get(label.name, math.inf)) for label in old)
-    return f"a score differs by {apart:.3f}" if not apart <= tolerance else ""
+    apart = [abs(score - now.get(name, math.inf)) for name, score in before.items()]
+    # Asked so that a number that is none is not within it, wherever it stands.
+    return "" if all(one <= tolerance for one in apart) else f"a score differs by {max(apart):.3f}"
 
 
 def _top(labels: Sequence[Label]) -> Label | None:
     return max(labels, key=lambda label: label.score, default=None)
 
 
+def _scores(labels: Sequence[Label]) -> dict[str, float]:
+    return {label.name: label.score for label in labels}
+
+
 def _missing(
     what: str, these: Sequence[Detection], those: Sequence[Detection], least: float, tolerance: float
 ) -> str:
-    for one in these:
-        if not math.isfinite(one.score):
-            return "a score is no number"
-        if one.score < least + tolerance:
-            continue
-        if not any(_same(one, other, tolerance) for other in those):
-            return f"{one.label} {one.score:.2f} {what}"
-    return ""
+    if not all(math.isfinite(one.score) for one in these):
+        return "a score is no number"
+    clear = [one for one in these if one.score >= least + tolerance]
+    lost = _unmatched(clear, those, lambda one, other: _same(one, other, tolerance))
+    return f"{lost[0].label} {lost[0].score:.2f} {what}" if lost else ""
+
+
+def _unmatched(
+    these: Sequence[Detection],
+    those: Sequence[Detection],
+    same: Callable[[Detection, Detection], bool],
+) -> list[Detection]:
+    """What is left when as many of these as possible have one of those to themselves."""
+    holder: dict[int, int] = {}
+
+    def place(at: int, tried: set[int]) -> bool:
+        for other, candidate in enumerate(those):
+            if other not in tried and same(these[at], candidate):
+                tried.add(other)
+                if other not in holder or place(holder[other], tried):
+                    holder[other] = at
+                    return True
+        return False
+
+    return [one for at, one in enumerate(these) if not place(at, set())]
 
 
 def _same(one: Detection, other: Detection, tolerance: float) -> bool:
@@ -138,18 +161,23 @@ def _same(one: Detection, other: Detection, tolerance: float) -> bool:
 
 def _same_label(old: Sequence[Label], new: Sequence[Label]) -> bool:
     first, second = _top(old), _top(new)
-    if first is None or second is None or not math.isfinite(second.score):
+    if first is None or second is None or not all(math.isfinite(label.score) for label in new):
         return False
-    scores = {label.name: label.score for label in old}
-    return first.score - scores.get(second.name, -math.inf) <= SCORE
+    return first.score - _scores(old).get(second.name, -math.inf) <= SCORE
 
 
-def _found_again(old: Sequence[Detection], new: Sequence[Detection], least: float) -> Iterator[bool]:
-    for one in old:
-        if one.score >= least:
-            yield any(
-                one.label == other.label and overlap(one.box, other.box) >= SHARE_OVERLAP for other in new
-            )
+def _found_again(old: Sequence[Detection], new: Sequence[Detection], least: float) -> list[bool]:
+    clear = [one for one in old if one.score >= least]
+    lost = len(_unmatched(clear, new, _same_thing))
+    return [True] * (len(clear) - lost) + [False] * lost
+
+
+def _same_thing(one: Detection, other: Detection) -> bool:
+    return (
+        one.label == other.label
+        and math.isfinite(other.score)
+        and overlap(one.box, other.box) >= SHARE_OVERLAP
+    )
 
 
 def _vectors(old: Output, new: Output, least: float = COSINE) -> str:
@@ -157,6 +185,14 @@ def _vectors(old: Output, new: Output, least: float = COSINE) -> str:
         return ""
     if new.vector is None or not np.isfinite(new.vector).all():
         return "no vector"
-    length = float(np.linalg.norm(old.vector) * np.linalg.norm(new.vector))
-    cosine = float(old.vector @ new.vector) / length if length else 1.0
-    return f"its vector turned to a cosine of {cosine:.4f}" if cosine < least else ""
+    cosine = _cosine(old.vector, new.vector)
+    return "" if cosine >= least else f"its vector turned to a cosine of {cosine:.4f}"
+
+
+def _cosine(old: Vector, new: Vector) -> float:
+    """-1..1. All zeros point where all zeros do, and nowhere else."""
+    one, other = old.astype(np.float64), new.astype(np.float64)
+    lengths = float(np.linalg.norm(one)), float(np.linalg.norm(other))
+    if not all(lengths):
+        return float(lengths[0] == lengths[1])
+    return float(one @ other) / (lengths[0] * lengths[1])

@@ -45,6 +45,57 @@ def test_a_number_that_is_none_differs_from_everything() -> None:
     assert difference([Output(vector=np.ones(3, np.float32))], [Output(vector=np.full(3, nan, np.float32))])
 
 
+def test_a_number_that_is_none_is_seen_wherever_it_stands() -> None:
+    nan = float("nan")
+    old = Output(labels=[Label("cat", 0.9), Label("dog", 0.1), Label("cow", 0.1)])
+    new = Output(labels=[Label("cat", 0.9), Label("dog", nan), Label("cow", 0.1)])
+    assert difference([old], [new])
+    assert agreements([old], [new])[0].same == 0
+    assert agreements([found()], [found(nan)], 0.35)[0].same == 0
+
+
+def test_labels_where_there_were_none_are_told() -> None:
+    assert difference([Output()], [labelled(0.9)]) == "picture 1: best label cat, not none"
+    assert difference([labelled(0.9)], [Output()]) == "picture 1: best label none, not cat"
+
+
+def test_two_labels_of_the_very_same_score_are_both_the_best_one() -> None:
+    old = Output(labels=[Label("cat", 0.5), Label("dog", 0.5)])
+    new = Output(labels=[Label("cat", 0.499), Label("dog", 0.501)])
+    assert difference([old], [new]) == ""
+
+
+def test_a_vector_of_nothing_but_zeros_points_nowhere() -> None:
+    one, none = Output(vector=np.ones(3, np.float32)), Output(vector=np.zeros(3, np.float32))
+    assert "vector" in difference([one], [none])
+    assert "vector" in difference([none], [one])
+    assert difference([none], [none]) == ""
+    assert agreements([one], [none]) == [Agreement("vectors", 0, 1)]
+
+
+def test_a_vector_too_long_for_its_type_is_compared_all_the_same() -> None:
+    long = np.array([3e38, 0.0], np.float32)
+    assert difference([Output(vector=long)], [Output(vector=long)]) == ""
+    assert "vector" in difference([Output(vector=long)], [Output(vector=long[::-1])])
+
+
+def test_a_thing_found_twice_is_not_found_again_by_one() -> None:
+    one = found()
+    twice = Output(detections=[*one.detections, *one.detections])
+    assert "no longer found" in difference([twice], [one], 0.35)
+    assert "found anew" in difference([one], [twice], 0.35)
+    assert difference([twice], [twice], 0.35) == ""
+    assert agreements([twice], [one], 0.35) == [Agreement("finds", 1, 2)]
+
+
+def test_things_that_overlap_are_matched_so_that_all_are_found() -> None:
+    """The first of the old ones could take either of the new ones, the second only one of them."""
+    left, middle, right = 0.595, 0.6, 0.605
+    old = Output(detections=[*found(right=middle).detections, *found(right=left - 0.019).detections])
+    new = Output(detections=[*found(right=left).detections, *found(right=right).detections])
+    assert difference([old], [new], 0.35) == ""
+
+
 def test_a_vector_may_change_its_length_but_not_its_direction() -> None:
     one, other = np.array([1.0, 0.0], np.float32), np.array([1.0, 0.2], np.float32)
     assert difference([Output(vector=one)], [Output(vector=one * 2)]) == ""
