@@ -103,7 +103,9 @@ class App:
         terms = LoadTerms(
             dtype=settings.detectors.dtype,
             runtime=settings.detectors.runtime,
+            lane_kind=settings.detectors.lane_kind,
             threads=options.threads_per_lane,
+            lanes=options.lanes,
             cache=cache_folder(settings.server.cache_dir),
             cache_bytes=settings.server.cache_dir_bytes,
             decode=settings.detectors.decode,
@@ -113,10 +115,11 @@ class App:
         self.registry = Registry(loader, self.scheduler, on_state=self._model_state)
         self._pool = CpuPool(settings.scheduler.cpu_threads, max_queued=limits.max_queued_tickets)
         self._budget = PixelBudget(limits.max_decoded_bytes)
+        self._joins = CacheMetrics(self.metrics.registry)
         self._cache = CacheService(
             settings.cache,
             self._pool,
-            CacheMetrics(self.metrics.registry),
+            self._joins,
             release=_version(),
             folders={name: one.folder for name, one in found.items()},
         )
@@ -209,6 +212,7 @@ class App:
 
     def _model_gone(self, version: Version) -> None:
         self.metrics.forget(version.name, version.number)
+        self._joins.forget(version.key)
         if any(other.name == version.name for other in self.registry):
             self._tell_health(version.name, self.scheduler.healthy)
             return

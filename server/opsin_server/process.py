@@ -7,6 +7,8 @@ settings, 33.9 with them. OpenMP's idle workers spin by default, which costs a b
 
 glibc and OpenMP read these once, when the process begins; hence the `execve`, which keeps the process id.
 What the user has set stays as it is. This module and `config/` are the only ones that read the environment.
+
+Beside it the standard descriptors, which whoever starts a server may have closed.
 """
 
 import os
@@ -14,7 +16,7 @@ import platform
 import sys
 from collections.abc import Mapping
 
-__all__ = ["TUNED", "missing", "start_tuned"]
+__all__ = ["TUNED", "missing", "open_standard_streams", "start_tuned"]
 
 TUNED: Mapping[str, str] = {
     # A thread arena never grows past 64 MiB and trims by its own rules; with one arena the limits below hold.
@@ -30,6 +32,22 @@ _DONE = "OPSIN_STARTED_TUNED"
 """Set by the first start for the second, so that there is no third."""
 
 
+def open_standard_streams() -> None:
+    """Open what was closed of standard input, output and error on the null device.
+
+    Else their numbers go to the next sockets and files: the event loop's library ends the process when it
+    closes one of them, and what is printed would go there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+            os.set_inheritable(null, True)  # for the process that is to come, too
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
 def missing(environ: Mapping[str, str], libc: str) -> dict[str, str]:
     """What is to be added to `environ`; nothing when it was done, or the C library reads none of it."""
     if _DONE in environ:
@@ -39,7 +57,10 @@ def missing(environ: Mapping[str, str], libc: str) -> dict[str, str]:
 
 
 def start_tuned() -> None:
-    """Begin this process anew with the settings, unless it has them. Must come before torch is imported."""
+    """Begin this process anew with the settings, unless it has them. Must come before torch is imported.
+
+    Where that is not allowed it goes on as it is, and says so.
+    """
     wanted = missing(os.environ, platform.libc_ver()[0])
     os.environ.pop(_DONE, None)  # not for the children
     if not wanted:
@@ -47,4 +68,7 @@ def start_tuned() -> None:
     os.environ.update(wanted)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, sys.orig_argv, {**os.environ, _DONE: "1"})  # noqa: S606
+    try:
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, _DONE: "1"})  # noqa: S606
+    except (OSError, TypeError, ValueError) as error:  # Python within another program does not know its own
+        print(f"opsin: serving without the allocator's settings, as {error}", file=sys.stderr)

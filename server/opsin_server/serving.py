@@ -19,7 +19,7 @@ from opsin_server.app import App
 from opsin_server.config import Settings
 from opsin_server.interpreter import hasten_turns, set_apart
 from opsin_server.models import background
-from opsin_server.process import start_tuned
+from opsin_server.process import open_standard_streams, start_tuned
 from opsin_server.telemetry.logs import configure as configure_logs
 from opsin_server.telemetry.loop_watch import LoopWatch, watching
 
@@ -33,6 +33,7 @@ def run(settings: Settings, *, until_ready: bool = False) -> int:
 
     until_ready: stop as soon as all models are loaded and warm.
     """
+    open_standard_streams()
     start_tuned()
     hasten_turns()
     configure_logs(settings.log)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from opsin_server.calls import Answer, DetectAnswer, DetectCall, EmbedAnswer, EmbedCall, Watcher
-from opsin_server.errors import Failure, quote
+from opsin_server.errors import Failure, Reason, quote
 from opsin_server.models.directory import Kind, Version
 from opsin_server.models.registry import Registry
 from opsin_server.models.status import ModelState
@@ -120,6 +120,11 @@ class _Use:
     ) -> None:
         version = self._version
         version.users -= 1
-        if error is None or isinstance(error, Failure):  # whoever left says nothing about the version
-            reason = error.reason.value if error is not None else ""
+        if error is None or isinstance(error, Exception):  # whoever left says nothing about the version
+            reason = _reason(error).value if error is not None else ""
             self._metrics.answered(version.name, version.number, reason, time.monotonic() - self._begun)
+
+
+def _reason(error: Exception) -> Reason:
+    """What the caller is told; of what a detector's `prepare` raised, too."""
+    return error.reason if isinstance(error, Failure) else Reason.DETECTOR_FAILED

@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-from opsin_server.process import TUNED, missing
+import pytest
+
+from opsin_server.process import TUNED, missing, start_tuned
 
 
 def test_everything_is_added_where_nothing_is_set() -> None:
@@ -35,3 +38,38 @@ def test_a_process_starts_anew_once_under_its_own_id_with_its_own_arguments() ->
     assert first[0] == second[0]
     assert second[2] == "['a', 'b c']"
     assert lines[2:] == ["serving set()"]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_server_whose_standard_streams_were_closed_starts_serves_and_ends_well(
+    closed: str, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    script = (
+        "import asyncio, os, sys, uvloop;"
+        "from opsin_server.process import open_standard_streams, start_tuned;"
+        "open_standard_streams(); start_tuned();"
+        "runner = asyncio.Runner(loop_factory=uvloop.new_event_loop);"
+        "runner.run(asyncio.sleep(0)); runner.close();"
+        "print('out'); print('error', file=sys.stderr); sys.stdin.read();"
+        "[os.fstat(number) for number in range(3)];"
+        "open(sys.argv[1], 'w').write(os.environ['MALLOC_ARENA_MAX'])"
+    )
+    clean = {key: value for key, value in os.environ.items() if key not in TUNED}
+    clean["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", script, str(told)]
+    done = subprocess.run(command, env=clean, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0
+    assert told.read_text() == "1"
+
+
+def test_where_it_may_not_start_anew_it_serves_as_it_is_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(os, "execve", refuse)
+    start_tuned()
+    assert "without the allocator's settings" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from opsin_server.rpc import validate
 from opsin_server.rpc.convert import detect_call, embed_call, packed_wanted
 from opsin_server.rpc.edge import CallContext
 from opsin_server.rpc.errors import REFUSALS, as_failure, retry_after, status_of
-from opsin_server.rpc.replies import detect_response, embed_response, fill_detect
+from opsin_server.rpc.replies import detect_response, embed_response, fill_detect, fill_embed
 from opsin_server.rpc.seam import Pipeline
 from opsin_server.rpc.twins import first_of_each, is_quick, marks_of
 from opsin_server.telemetry.metrics import Metrics
@@ -85,7 +85,7 @@ class InferenceService:
             if isinstance(outcome, Failure):
                 reply.outcomes.add(error=status_of(outcome))
             else:
-                reply.outcomes.add(response=embed_response(outcome, wanted))
+                fill_embed(reply.outcomes.add().response, outcome, wanted)
         return reply
 
     async def _outcomes(

@@ -11,9 +11,8 @@ from opsin.v1.common_pb2 import CacheStatus
 from opsin.v1.common_pb2 import ModelRef as ModelRefMessage
 from opsin.v1.common_pb2 import Timings as TimingsMessage
 from opsin.v1.detect_pb2 import DetectResponse
-from opsin.v1.detect_pb2 import Label as LabelMessage
 from opsin.v1.embed_pb2 import Embedding, EmbeddingDtype, EmbedResponse
-from opsin_detectors.api import Label, Vector
+from opsin_detectors.api import Vector
 from opsin_server.calls import CacheState, DetectAnswer, EmbedAnswer, EmbeddedDetection, ModelRef, Timings
 
 __all__ = [
@@ -21,6 +20,7 @@ __all__ = [
     "embed_response",
     "embedding",
     "fill_detect",
+    "fill_embed",
     "microseconds",
     "model_ref",
     "timings",
@@ -61,24 +61,34 @@ def fill_detect(response: DetectResponse, answer: DetectAnswer) -> None:
 
 def embed_response(answer: EmbedAnswer, packed: bool) -> EmbedResponse:
     """The reply to one EmbedRequest."""
-    return EmbedResponse(
-        embedding=embedding(answer.vector, packed),
-        model=model_ref(answer.model),
-        timings=timings(answer.timings),
-        cache=_CACHE[answer.cache],
-    )
+    response = EmbedResponse()
+    fill_embed(response, answer, packed)
+    return response
+
+
+def fill_embed(response: EmbedResponse, answer: EmbedAnswer, packed: bool) -> None:
+    """The answer, written into an empty response."""
+    _fill_embedding(response.embedding, answer.vector, packed)
+    _fill_model(response.model, answer.model)
+    _fill_timings(response.timings, answer.timings)
+    response.cache = _CACHE[answer.cache]
 
 
 def embedding(vector: Vector, packed: bool) -> Embedding:
     """A vector, float32 of shape (dimensions,), as bytes or as numbers."""
+    message = Embedding()
+    _fill_embedding(message, vector, packed)
+    return message
+
+
+def _fill_embedding(message: Embedding, vector: Vector, packed: bool) -> None:
     data = vector.astype("<f4", copy=False).tobytes()
-    message = Embedding(dimensions=len(vector))
+    message.dimensions = len(vector)
     if packed:
         message.packed = data
         message.dtype = EmbeddingDtype.EMBEDDING_DTYPE_F32
     else:
         message.MergeFromString(_VALUES_TAG + _varint(len(data)) + data)
-    return message
 
 
 def model_ref(model: ModelRef) -> ModelRefMessage:
@@ -137,14 +147,12 @@ def _add_detection(response: DetectResponse, found: EmbeddedDetection) -> None:
     box, edges = message.box, detection.box
     box.x_min, box.y_min, box.x_max, box.y_max = edges.x_min, edges.y_min, edges.x_max, edges.y_max
     for attribute in detection.attributes:
-        message.attributes.add(name=attribute.name, labels=[_label(label) for label in attribute.labels])
+        told = message.attributes.add(name=attribute.name)
+        for label in attribute.labels:
+            told.labels.add(name=label.name, score=label.score, class_id=label.class_id)
     if found.vector is not None:
         # Nobody chose a form for these. Bytes: there may be a hundred vectors in one reply.
-        message.embedding.CopyFrom(embedding(found.vector, packed=True))
-
-
-def _label(label: Label) -> LabelMessage:
-    return LabelMessage(name=label.name, score=label.score, class_id=label.class_id)
+        _fill_embedding(message.embedding, found.vector, packed=True)
 
 
 def _varint(value: int) -> bytes:

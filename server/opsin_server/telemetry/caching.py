@@ -5,6 +5,8 @@ Owns the names and labels; the counts are pushed by `cache/`, the gauges asked f
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from opsin_server.telemetry.tallies import Tallies
+
 __all__ = ["CacheMetrics"]
 
 
@@ -13,8 +15,8 @@ class CacheMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         registry = registry or CollectorRegistry()
-        self._joined = Counter(
-            "opsin_joined", "Inputs answered by an identical one in flight.", ["model"], registry=registry
+        self._joined = Tallies(
+            "opsin_joined", "Inputs answered by an identical one in flight.", ["model"], registry
         )
         self._lookups = Counter(
             "opsin_cache_lookups",
@@ -45,7 +47,11 @@ class CacheMetrics:
 
     def joined(self, model: str) -> None:
         """An input was answered by another's run."""
-        self._joined.labels(model).inc()
+        self._joined.add(model)
+
+    def forget(self, model: str) -> None:
+        """A version, `name@version`, is gone, and so is its series."""
+        self._joined.forget(model=model)
 
     def looked(self, where: str, outcome: str) -> None:
         """An answer was looked for."""

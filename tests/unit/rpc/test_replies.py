@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from opsin.v1 import CacheStatus, Embedding
+from opsin.v1 import CacheStatus, DetectResponse, Embedding, EmbedResponse
 from opsin_detectors.api import Attribute, Box, Detection, Label
 from opsin_server.calls import CacheState, DetectAnswer, EmbedAnswer, EmbeddedDetection, ModelRef, Timings
+from opsin_server.rpc import replies
 from opsin_server.rpc.replies import detect_response, embed_response, embedding, timings
 
 REF = ModelRef("m", 1, "cpu")
@@ -73,6 +74,21 @@ def test_what_a_text_or_an_unflagged_model_has_not_is_left_unset() -> None:
     assert not message.HasField("image")
     assert not message.HasField("flagged")
     assert detect_response(DetectAnswer(REF, flagged=False)).HasField("flagged")
+
+
+def test_a_reply_is_built_in_place_and_no_part_of_it_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    mood = Attribute("emotion", (Label("happy", 0.75, 3),))
+    vector = np.array([1.0, 2.0], np.float32)
+    found = Detection(Box(0.125, 0.25, 0.5, 0.75), "face", 0.5, 2, (mood,))
+    made = []
+    for name in ("DetectResponse", "EmbedResponse", "Embedding", "ModelRefMessage", "TimingsMessage"):
+        kind = getattr(replies, name)
+        monkeypatch.setattr(replies, name, lambda *a, kind=kind, **k: made.append(kind) or kind(*a, **k))
+    detect_response(DetectAnswer(REF, [EmbeddedDetection(found, vector)]))
+    told = embed_response(EmbedAnswer(REF, vector), packed=False)
+    assert made == [DetectResponse, EmbedResponse]
+    assert list(told.embedding.values) == [1.0, 2.0]
+    assert (told.embedding.dimensions, told.model.name) == (2, "m")
 
 
 @pytest.mark.parametrize("state", list(CacheState))
