@@ -6,6 +6,7 @@ Capture is written against a small seam, so that its order of steps is tested wh
 """
 
 import copy
+import importlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +23,10 @@ from opsin_detectors.tensors import bytes_of
 __all__ = ["CapturedProgram", "CudaGraphs", "GraphApi", "TorchProgram", "torch_program"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+_COMPILED = 1 << 14
+"""How many batch sizes of all networks of one kind may be compiled: no bound that a server reaches."""
 
 
 def torch_program(network: Network, plan: Plan, *, own: bool = False) -> "TorchProgram | CapturedProgram":
@@ -69,12 +74,29 @@ class TorchProgram:
 
     def compile(self) -> None:
         """Have torch compile the body at the first batch of each size."""
-        self._body = torch.compile(self._body, mode="max-autotune-no-cudagraphs", dynamic=False)
+        compiled = torch.compile(self._body, mode="max-autotune-no-cudagraphs", dynamic=False)
+
+        def body(**arguments: torch.Tensor) -> Outputs:
+            _allow_compiling()
+            outputs: Outputs = compiled(**arguments)
+            return outputs
+
+        self._body = body
 
     def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.is_floating_point():
             tensor = tensor.to(self._dtype)
         return tensor.contiguous(memory_format=self._format) if tensor.ndim == 4 else tensor
+
+
+def _allow_compiling() -> None:
+    """On this thread: past 8 sizes torch would run the rest as it is written, without a word that users see.
+
+    Torch counts by code, so models of one kind share what they may have, and holds its settings by thread.
+    """
+    config: Any = importlib.import_module("torch._dynamo.config")
+    for limit in ("recompile_limit", "accumulated_recompile_limit"):
+        setattr(config, limit, max(getattr(config, limit), _COMPILED))
 
 
 def _placed(body: nn.Module, dtype: torch.dtype, layout: torch.memory_format) -> nn.Module:
