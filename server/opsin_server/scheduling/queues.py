@@ -5,6 +5,7 @@ It is told what happens (`add`, `remove`, `started`, `finished`), with the time;
 and decides nothing. The policy reads it.
 """
 
+import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
@@ -56,6 +57,9 @@ class ModelQueue:
     """Everything that is known of one model's work.
 
     groups: waiting tickets by shape. share: the model's account among models. flows: accounts of its flows.
+    clocks: virtual time by priority, as flows share with those of their own class only. One for all would
+        follow whoever is urgent and runs often; whoever comes back starts no earlier than the clock, so the
+        others, all behind it, would be made equal each time, and what they had had forgotten.
     owed: how many places flows that waited too long may take now; see `policy`.
     unserved: by shape, the arrival of the first ticket since a batch of it last started, if one came.
     """
@@ -63,7 +67,7 @@ class ModelQueue:
     __slots__ = (
         "_full",
         "arrivals",
-        "clock",
+        "clocks",
         "cost",
         "flows",
         "groups",
@@ -77,7 +81,7 @@ class ModelQueue:
         self.groups: dict[Hashable, Group] = {}
         self.share = Share()
         self.flows: dict[tuple[Priority, str], Share] = {}
-        self.clock = Clock()
+        self.clocks = tuple(Clock() for _ in Priority)
         self.arrivals = Arrivals()
         self.owed = 1.0
         self.cost = 0.0
@@ -92,7 +96,7 @@ class ModelQueue:
         if flow is None:
             self._forget()
             flow = self.flows[key] = Share()
-        self.clock.joins(flow, ticket.arrived)
+        self.clocks[ticket.priority].joins(flow, ticket.arrived)
         group = self.groups.get(ticket.shape)
         if group is None:
             group = self.groups[ticket.shape] = Group(ticket.shape)
@@ -103,24 +107,26 @@ class ModelQueue:
             del self.unserved[next(iter(self.unserved))]
 
     def remove(self, ticket: Ticket) -> None:
-        self.clock.leaves(self.flows[ticket.priority, ticket.flow], _OWED * self.cost)
+        flow = self.flows[ticket.priority, ticket.flow]
+        self.clocks[ticket.priority].leaves(flow, _OWED * self.cost)
         group = self.groups[ticket.shape]
         group.classes[ticket.priority].remove(ticket)
         if not any(c.due for c in group.classes):
             del self.groups[ticket.shape]
 
     def started(self, tickets: tuple[Ticket, ...], now: float, patience: float, most_owed: float) -> None:
-        starts = []
+        starts: dict[Priority, float] = {}
         for ticket in tickets:
             flow = self.flows[ticket.priority, ticket.flow]
-            starts.append(flow.virtual)
+            starts[ticket.priority] = min(flow.virtual, starts.get(ticket.priority, math.inf))
             if ticket.priority and now - flow.since >= patience:
                 self.owed -= 1.0
             flow.since = now
-            self.clock.runs(flow)
+            self.clocks[ticket.priority].runs(flow)
             flow.virtual += self.cost
             self.running[ticket.id] = (self.cost, now, ticket.shape)
-        self.clock.serves(min(starts))
+        for priority, start in starts.items():
+            self.clocks[priority].serves(start)
         self.owed = min(max(self.owed, 0.0) + len(tickets) / 4, most_owed)
         self.unserved.pop(tickets[0].shape, None)
 
@@ -147,7 +153,7 @@ class ModelQueue:
         """Drop accounts that no longer matter: the memory of flows that went must not grow for ever."""
         if len(self.flows) < self._full:
             return
-        gone = [k for k, f in self.flows.items() if f.idle and f.virtual <= self.clock.now]
+        gone = [k for k, f in self.flows.items() if f.idle and f.virtual <= self.clocks[k[0]].now]
         for key in gone:
             del self.flows[key]
         away = [k for k, f in self.flows.items() if f.idle]

@@ -1,12 +1,14 @@
 """Fairness, order and monotony of the policy, on random queues."""
 
 import random
+from collections import Counter
 from itertools import pairwise
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from opsin_server.scheduling.policy import Run
+from opsin_server.scheduling.policy import Plan, Run
 from opsin_server.scheduling.queues import ModelTerms
 from opsin_server.scheduling.ticket import Priority, Ticket
 from unit.scheduling.worlds import World, linear, worlds
@@ -185,8 +187,8 @@ def test_a_flow_that_comes_and_goes_unserved_is_owed_no_more_than_two_runs() -> 
     made.queues.terms["m"] = ModelTerms((1,), max_hold=0.0)
     for _ in range(50):
         visitor = made.add(flow="visitor", priority=Priority.STREAM)
-        made.add(flow="caller")
-        made.carry_out(made.plan())
+        rival = made.add(flow="rival", priority=Priority.STREAM)
+        made.carry_out(Plan(Run("m", (rival,))))
         made.queues.remove(visitor)
     order = []
     for _ in range(6):
@@ -199,3 +201,29 @@ def test_a_flow_that_comes_and_goes_unserved_is_owed_no_more_than_two_runs() -> 
         made.carry_out(plan)
     assert order[:2] == ["visitor", "visitor"]
     assert order[:6].count("visitor") <= 4
+
+
+@pytest.mark.parametrize("above", [Priority.INTERACTIVE, Priority.STREAM])
+@pytest.mark.parametrize("places", [1, 2])
+def test_a_busy_caller_of_a_higher_class_moves_no_share_between_those_below(
+    above: Priority, places: int
+) -> None:
+    """As a caller beside cameras with LATEST, whose frames are superseded while they wait."""
+    made, below = World(), Priority(above + 1)
+    made.model("m", ModelTerms((places,), pads=True, max_hold=0.0), linear(0.01, 0.002))
+    waiting = {str(number): made.add(flow=str(number), priority=below) for number in range(9)}
+    served: Counter[str] = Counter()
+    for beat in range(900):
+        if beat % 3 == 0 and not any(ticket.priority is above for ticket in made.queues):
+            made.add(flow="caller", priority=above)
+        for number, flow in enumerate(waiting):  # newer frames, of some cameras more often than of others
+            if beat % (1 + number // 3) == 0:
+                if waiting[flow] in made.queues:
+                    made.queues.remove(waiting[flow])
+                waiting[flow] = made.add(flow=flow, priority=below)
+        plan = made.plan()
+        assert isinstance(plan.action, Run)
+        served.update(ticket.flow for ticket in plan.action.tickets)
+        made.carry_out(plan)
+    del served["caller"]
+    assert max(served.values()) <= 1.1 * min(served.values()), served

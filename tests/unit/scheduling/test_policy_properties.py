@@ -23,7 +23,7 @@ def picture(world: World) -> object:
                 m.share.virtual,
                 m.share.waiting,
                 m.owed,
-                m.clock.now,
+                [clock.now for clock in m.clocks],
                 {k: (f.virtual, f.waiting, f.running, f.since) for k, f in m.flows.items()},
                 {s: [[e[:2] for e in c.due] for c in g.classes] for s, g in m.groups.items()},
                 (m.arrivals.answered_at, m.arrivals.back_by, m.arrivals.expected(world.now)),
