@@ -216,6 +216,10 @@ def new_detector(
 
 
 def _serve(given: dict[str, Any], config: Path | None, *, until_ready: bool) -> int:
+    from opsin_server import process
+
+    process.open_standard_streams()
+    process.start_tuned()  # first of all: whatever was imported by then is imported twice
     from opsin_server.config import ConfigError, load
 
     flags = {_FLAGS[name]: value for name, value in given.items()}

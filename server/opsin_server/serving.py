@@ -19,7 +19,6 @@ from opsin_server.app import App
 from opsin_server.config import Settings
 from opsin_server.interpreter import hasten_turns, set_apart
 from opsin_server.models import background
-from opsin_server.process import open_standard_streams, start_tuned
 from opsin_server.telemetry.logs import configure as configure_logs
 from opsin_server.telemetry.loop_watch import LoopWatch, watching
 
@@ -31,10 +30,10 @@ log = structlog.get_logger(__name__)
 def run(settings: Settings, *, until_ready: bool = False) -> int:
     """Serve until a signal says stop; returns the exit code. Raises ConfigError before anything is bound.
 
+    The process is as `process.py` has it from its beginning: that is for whoever calls this to see to.
+
     until_ready: stop as soon as all models are loaded and warm.
     """
-    open_standard_streams()
-    start_tuned()
     hasten_turns()
     configure_logs(settings.log)
     with asyncio.Runner(loop_factory=_loop_factory(settings.server.loop_watch_ms)) as runner:

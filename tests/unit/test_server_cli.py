@@ -9,12 +9,20 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from opsin_server import cli, serving
+from opsin_server import cli, process, serving
 from opsin_server.config import ConfigError, Settings
 
 app = typer.Typer()
 cli.register(app)
 runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """What of the server was loaded each time that a process would have been started anew."""
+    seen: list[set[str]] = []
+    monkeypatch.setattr(process, "start_tuned", lambda: seen.append(set(sys.modules)))
+    return seen
 
 
 @pytest.fixture
@@ -99,6 +107,26 @@ def test_a_new_detector_is_written_and_a_second_one_of_that_name_is_not(tmp_path
     again = runner.invoke(app, arguments)
     assert again.exit_code == 1
     assert again.output.startswith("opsin: ")
+
+
+def test_the_process_is_started_anew_before_anything_dear_is_loaded() -> None:
+    code = (
+        "import sys; from opsin_server import cli, process\n"
+        "dear = ('numpy', 'grpc', 'torch', 'pydantic')\n"
+        "def anew(): print([m for m in dear if m in sys.modules]); sys.exit(3)\n"
+        "process.start_tuned = anew\n"
+        "cli._serve({}, None, until_ready=True)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (3, "[]"), result.stderr
+
+
+def test_wrong_settings_are_told_by_the_process_that_was_started_anew(
+    served: list[Settings], begun: list[set[str]]
+) -> None:
+    assert runner.invoke(app, ["serve", "--port", "70000"]).exit_code == 2
+    assert len(begun) == 1
+    assert served == []
 
 
 def test_listing_the_commands_loads_no_server() -> None:

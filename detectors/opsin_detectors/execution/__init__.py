@@ -17,6 +17,7 @@
     measure     how long each way takes, in rounds that take turns
     lane        on what: a lane's threads, a stream of a GPU
     store       choices kept on disk
+    compiled    compiled graphs kept on disk
     kept        files that are whole, or not there
     bounded     the store's folders, no larger together than told
     decide      all of it in order

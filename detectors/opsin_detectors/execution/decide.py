@@ -17,6 +17,7 @@ from opsin_detectors.api import Input, LoadContext, LoadError, TextInput, Trial
 from opsin_detectors.device_memory import memory_of
 from opsin_detectors.execution import trying
 from opsin_detectors.execution.exported import Exported
+from opsin_detectors.execution.graphs import GraphProgram
 from opsin_detectors.execution.guard import difference
 from opsin_detectors.execution.hardware import here
 from opsin_detectors.execution.int8 import Int8
@@ -102,6 +103,8 @@ class _Decision:
         self._take(choice, program)
 
     def _take(self, choice: Choice, program: Program) -> None:
+        if isinstance(program, GraphProgram):
+            self._graph.keep(program, choice.plan)
         self._detector.program = program
         self._detector.info = dataclasses.replace(
             self._detector.info,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from opsin_detectors.api import LoadContext, LoadError
 from opsin_detectors.execution import graphs
+from opsin_detectors.execution.compiled import Compiled
 from opsin_detectors.execution.network import Network, Program
 from opsin_detectors.execution.plan import Plan
 from opsin_detectors.execution.store import Store
@@ -42,6 +43,12 @@ class Exported:
             graphs.export(self._network, scratch)
         self._new = True
         return self._opened(there(self._store, GRAPH), plan)
+
+    def keep(self, program: graphs.GraphProgram, plan: Plan) -> None:
+        """Have what is compiled of a program that was chosen kept for the next start."""
+        folder = self._store.lasting()
+        if folder is not None:
+            program.keep(Compiled(folder, f"{plan.runtime}-{plan.dtype}"))
 
     def _opened(self, path: Path, plan: Plan) -> Program:
         return graphs.graph_program(path, plan, self._context, held=self._store, used=self._store.use)

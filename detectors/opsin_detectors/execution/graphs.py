@@ -16,7 +16,7 @@ from torch import nn
 from opsin_detectors.api import InputSpec, LoadContext, LoadError
 from opsin_detectors.execution.network import Network, Outputs
 from opsin_detectors.execution.plan import Plan
-from opsin_detectors.onnx.runtimes import Runtime, open_graph
+from opsin_detectors.onnx.runtimes import Blobs, Runtime, open_graph
 
 __all__ = ["INPUT", "GraphProgram", "export", "graph_program"]
 
@@ -33,6 +33,10 @@ class GraphProgram:
         self._runtime = runtime
         self._held = held
         self.memory_bytes = memory_bytes
+
+    def keep(self, blobs: Blobs) -> None:
+        """Take what an earlier start compiled from here, and put here what is compiled."""
+        self._runtime.keep(blobs)
 
     def __call__(self, batch: Any) -> Any:
         """A uint8 tensor on the CPU, (B, height, width, channels) -> tensors on the CPU."""

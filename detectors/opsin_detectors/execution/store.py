@@ -113,6 +113,14 @@ class Store:
         with contextlib.suppress(OSError), self.writing(_FILE) as scratch:
             scratch.write_text(json.dumps(_written(choice), indent=1), encoding="utf-8")
 
+    def lasting(self) -> Path | None:
+        """The network's folder, whose files the next start finds; it is in use from now on."""
+        folder = self._folder
+        if folder is None or not _is_ours(folder):
+            return None
+        self.use = self.use or Use(folder)
+        return folder
+
     def tidy(self) -> None:
         """Take away what was used longest ago, until all folders together are as small as told."""
         if self._folder is not None and self._most and _is_ours(self._folder.parent):

@@ -6,13 +6,14 @@ Knows arrays and names; pictures and meanings are the business of `description.p
 """
 
 import importlib.util
+import logging
 import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,9 @@ import torch
 
 from opsin_detectors.api import LoadContext, LoadError
 
-__all__ = ["RUNTIMES", "Port", "Runtime", "bytes_of", "open_graph"]
+__all__ = ["RUNTIMES", "Blobs", "Port", "Runtime", "bytes_of", "open_graph"]
+
+log = logging.getLogger(__name__)
 
 RUNTIMES = ("onnxruntime", "openvino")
 
@@ -46,6 +49,18 @@ class Port:
     dtype: np.dtype[Any]
 
 
+class Blobs(Protocol):
+    """Where compiled graphs are kept from one start to the next."""
+
+    def read(self, name: str, tag: str) -> bytes | None:
+        """What was written by this name with this tag; None where nothing was, or it is not as it was."""
+        ...
+
+    def write(self, name: str, tag: str, blob: bytes) -> None:
+        """Keep it if that can be; raises nothing where it cannot."""
+        ...
+
+
 class Runtime(ABC):
     """A loaded graph with one input. Several threads may call `run` at once."""
 
@@ -59,6 +74,9 @@ class Runtime(ABC):
 
         trial: this is not a lane; its width means nothing.
         """
+
+    def keep(self, blobs: Blobs) -> None:  # noqa: B027  not every runtime has something to keep
+        """From now on take compiled graphs from here, and put them here; those that there are, too."""
 
 
 class _PerLane(Generic[_Compiled]):
@@ -81,6 +99,12 @@ class _PerLane(Generic[_Compiled]):
             with self._lock:
                 compiled = self._get(width, size, trial)
         return compiled
+
+    @property
+    def made(self) -> dict[tuple[int, int], _Compiled]:
+        """By width and size, as of now."""
+        with self._lock:
+            return dict(self._made)
 
     def _get(self, width: int, size: int, trial: bool) -> _Compiled:
         if not trial:
@@ -233,6 +257,10 @@ class _OpenVino(Runtime):
         self.outputs = tuple(_openvino_port(one) for one in self._model.outputs)
         self._sizes = _SIZES if _is_open(self.input) and bytes_of(path) <= _SMALL else frozenset()
         self._threads = max(1, context.threads)
+        can = sorted(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        self._tag = f"{path.name} {openvino.get_version()} {can}"
+        """The graph's name says which it is: no two that are kept have the same."""
+        self._blobs: Blobs | None = None
         self._compiled = _PerLane(self._compile)
         self._tensor: Any = openvino.Tensor
         self._mine = threading.local()
@@ -269,22 +297,49 @@ class _OpenVino(Runtime):
             request = requests[compiled] = compiled.create_infer_request()
         return request
 
+    def keep(self, blobs: Blobs) -> None:
+        """See `Runtime`."""
+        self._blobs = blobs
+        for (width, size), compiled in self._compiled.made.items():
+            self._put(width, size, compiled)
+
     def _compile(self, width: int, size: int) -> Any:
+        compiled = self._kept(width, size)
+        return self._put(width, size, self._anew(width, size)) if compiled is None else compiled
+
+    def _kept(self, width: int, size: int) -> Any:
+        """What an earlier start compiled; None without it."""
+        blob = self._blobs.read(*self._named(width, size)) if self._blobs is not None else None
+        try:
+            return None if blob is None else self._core.import_model(blob, "CPU", self._config(width))
+        except Exception as error:  # OpenVINO raises what it likes
+            log.warning("a compiled graph is made anew: %s", " ".join(str(error).split())[:200])
+            return None
+
+    def _put(self, width: int, size: int, compiled: Any) -> Any:
+        if self._blobs is not None:
+            self._blobs.write(*self._named(width, size), compiled.export_model().getvalue())
+        return compiled
+
+    def _named(self, width: int, size: int) -> tuple[str, str]:
+        """Name and tag of a compiled graph."""
+        return f"{width}-{size}", f"{self._tag} {sorted(self._config(width).items())}"
+
+    def _anew(self, width: int, size: int) -> Any:
         model = self._model
         if size:
             model = model.clone()
             model.reshape({0: [size, *model.input(0).partial_shape[1:]]})
+        return self._core.compile_model(model, "CPU", self._config(width))
+
+    def _config(self, width: int) -> dict[str, Any]:
         streams = max(1, _cores() // width)
-        return self._core.compile_model(
-            model,
-            "CPU",
-            {
-                "NUM_STREAMS": streams,
-                "INFERENCE_NUM_THREADS": streams * width,
-                "ENABLE_CPU_PINNING": False,
-                "INFERENCE_PRECISION_HINT": self._precision,
-            },
-        )
+        return {
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams * width,
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": self._precision,
+        }
 
 
 def _cores() -> int:
