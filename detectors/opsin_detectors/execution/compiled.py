@@ -1,4 +1,4 @@
-"""Compiled graphs of one network, kept beside what they were compiled from: reading is quicker than compiling.
+"""Compiled graphs of one network, kept beside what they were compiled from: quicker to read than to compile.
 
 Each begins with a tag of all that it was compiled from and for that its folder's name does not tell: another
 tag, and it is made anew. Files are whole or not there (`kept.py`). What cannot be written is not kept, and
