@@ -25,7 +25,7 @@ from opsin_server.models.following import check as check_followers
 from opsin_server.models.loaded import LoadedModel
 from opsin_server.models.loading import Loader
 from opsin_server.models.replicas import bytes_taken
-from opsin_server.models.runtimes import log_runtime
+from opsin_server.models.runtimes import log_ready, log_runtime
 from opsin_server.models.status import ModelState
 from opsin_server.scheduling.batch import out_of_memory
 from opsin_server.scheduling.scheduler import Scheduler
@@ -100,7 +100,9 @@ class Registry(Directory):
     async def _bring_up(self, version: Version) -> None:
         self._check_wanted(version)
         self._enter(version, ModelState.LOADING)
+        begun = time.monotonic()
         version.loaded = await in_background(self._loader.load, version)
+        loaded = time.monotonic()
         for one in version.loaded.whole:
             log_runtime(one.key, one.info)
         self._check_wanted(version)
@@ -110,6 +112,7 @@ class Registry(Directory):
         for one in reversed(version.loaded.whole):
             await self._loader.warm(version, one)
         version.work_bytes = max(0, bytes_taken(version.loaded) - before)
+        log_ready(version.key, loading=loaded - begun, warming=time.monotonic() - loaded)
         self._check_wanted(version)
 
     def _check_wanted(self, version: Version) -> None:

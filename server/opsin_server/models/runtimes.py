@@ -1,11 +1,11 @@
-"""Saying in the log how a model is run, what decodes its pictures, and what else was tried."""
+"""Saying in the log how a model is run, what decodes its pictures, what else was tried, how long it took."""
 
 import structlog
 
 from opsin_detectors.api import ModelInfo
 from opsin_server.models.decoding import Choice
 
-__all__ = ["log_decoder", "log_runtime"]
+__all__ = ["log_decoder", "log_ready", "log_runtime"]
 
 log = structlog.get_logger(__name__)
 
@@ -24,3 +24,8 @@ def log_runtime(key: str, info: ModelInfo) -> None:
 def log_decoder(key: str, choice: Choice) -> None:
     """One line for a model that can take pictures from its device, with why they come from where they do."""
     log.info("model_decoder", model=key, decoder=choice.name, why=choice.why, tried=choice.tried or None)
+
+
+def log_ready(key: str, *, loading: float, warming: float) -> None:
+    """One line for a model that is up: the seconds until it was loaded, and those until it was warm."""
+    log.info("model_ready", model=key, loading_s=round(loading, 2), warming_s=round(warming, 2))

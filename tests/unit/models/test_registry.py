@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from opsin_detectors.api import LoadContext, LoadError
 from opsin_detectors.echo.detector import Echo
@@ -80,6 +81,16 @@ async def test_a_model_serves_at_the_sizes_there_is_memory_for(registry: Registr
     version = await loaded(registry, "m", Hungry)
     assert version.state is ModelState.SERVING
     assert registry._scheduler.terms("m@1").buckets == (1, 2, 3, 4)
+
+
+async def test_the_log_tells_how_long_a_model_took_to_load_and_to_become_warm(registry: Registry) -> None:
+    with capture_logs() as told:
+        version = await loaded(registry, "m", Echo)
+        await loaded(registry, "broken", LoadError("no such file"))
+    (ready,) = (line for line in told if line["event"] == "model_ready")
+    assert ready["model"] == "m@1"
+    assert min(ready["loading_s"], ready["warming_s"]) >= 0
+    assert ready["loading_s"] + ready["warming_s"] <= version.load_seconds + 0.01  # each is rounded
 
 
 async def test_the_task_that_needs_most_memory_decides(registry: Registry) -> None:
