@@ -55,9 +55,12 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True)
 class RawImage:
-    """Uncompressed pixels. stride: bytes per row of the first plane, 0 = tight."""
+    """Uncompressed pixels. stride: bytes per row of the first plane, 0 = tight.
 
-    data: bytes
+    data: of large ones perhaps a view of the message that they came in.
+    """
+
+    data: bytes | memoryview
     width: int
     height: int
     stride: int = 0

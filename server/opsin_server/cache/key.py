@@ -23,8 +23,8 @@ __all__ = ["QUICK_BYTES", "Known", "Question", "digest", "is_large", "mark", "sa
 QUICK_BYTES = 1 << 20
 """Larger inputs are compared and hashed off the event loop: up to here it takes less than 0.2 ms."""
 
-_SAMPLES = 8
-_SAMPLE_BYTES = 16
+_SAMPLES = 128
+_LAST = 16
 _BLOCK = 1 << 20
 
 Known = EncodedImage | RawImage | Text
@@ -96,6 +96,7 @@ def digest(question: Question, identities: tuple[bytes, ...], source: Known) -> 
     """
     import blake3  # only servers that keep answers need it
 
+    data: bytes | memoryview
     match source:
         case Text(text):
             head, data = b"text", text.encode("utf-8", "surrogatepass")
@@ -135,11 +136,7 @@ def _spelled(question: Question) -> bytes:
     return len(spelled).to_bytes(4, "big") + spelled
 
 
-def _sample(data: bytes) -> bytes:
-    """A few bytes from all over: pictures of one camera begin alike."""
-    size = len(data)
-    if size <= _SAMPLES * _SAMPLE_BYTES:
-        return data
-    step = (size - _SAMPLE_BYTES) / (_SAMPLES - 1)
-    starts = (int(step * index) for index in range(_SAMPLES))
-    return b"".join([data[start : start + _SAMPLE_BYTES] for start in starts])
+def _sample(data: bytes | memoryview) -> bytes:
+    """A few bytes from all over: pictures of one camera begin alike, and differ in their last bytes."""
+    step = len(data) // _SAMPLES
+    return bytes(data[::step]) + bytes(data[-_LAST:]) if step > 1 else bytes(data)

@@ -30,6 +30,7 @@ from opsin_server.calls import (
 from opsin_server.config import LimitSettings
 from opsin_server.errors import Failure, Reason
 from opsin_server.rpc import validate
+from opsin_server.rpc.lift import pixels as lifted
 from opsin_server.scheduling.ticket import Priority
 
 __all__ = ["detect_call", "detect_options", "embed_call", "image_source", "packed_wanted"]
@@ -152,7 +153,8 @@ def _raw(raw: RawImageMessage, path: str) -> RawImage:
             field=at,
             metadata={"format": str(raw.format)},
         )
-    return RawImage(_filled(raw.data, f"{path}.data"), raw.width, raw.height, raw.stride, pixels)
+    data = lifted(_filled(raw.data, f"{path}.data"))
+    return RawImage(data, raw.width, raw.height, raw.stride, pixels)
 
 
 def _filled(value: _T, path: str) -> _T:

@@ -26,6 +26,7 @@ from opsin_server.config import LimitSettings
 from opsin_server.errors import Failure, Reason
 from opsin_server.rpc.density import MOST_FIELDS, crowded, most_fields
 from opsin_server.rpc.errors import REQUEST_ID_TRAILER, as_failure, code_of, message_of, trailers_of
+from opsin_server.rpc.lift import lift
 from opsin_server.telemetry.logs import bind_request
 from opsin_server.telemetry.metrics import MethodMetrics, Metrics
 
@@ -112,7 +113,9 @@ class Edge:
             call = self._open(method, context, counters)
             try:
                 self._let_in()
+                data, pixels = lift(kind, data)  # kept until the reply
                 reply = await behaviour(parse(kind, data, most), call)
+                del pixels
                 response = reply.SerializeToString()
             except BaseException as error:
                 await self._fail(error, call, context, counters)
@@ -226,7 +229,9 @@ def parse(kind: type[Request], data: bytes, most: int = MOST_FIELDS) -> Request:
 async def _parsed(kind: type[Request], context: Context, most: int) -> AsyncIterator[Request]:
     """The messages of a stream; gRPC's own iterator over them is one generator more to go through."""
     while (data := await context.read()) is not _END:
+        data, pixels = lift(kind, data)
         yield parse(kind, data, most)
+        del pixels
 
 
 def _is_gone(error: BaseException) -> bool:
