@@ -162,14 +162,14 @@ class Pipeline:
         async def compute(caller: Caller, watch: Stopwatch) -> DetectAnswer:
             return await self._detect(looks, caller, seconds, call.options.regions, watch)
 
-        others = [second for second in seconds if second.model not in model.whole]
+        others = [s for s in seconds if s.model not in model.whole] if seconds else seconds
         question = Question(
             "detect",
             task,
-            (model.key, *(second.model.key for second in others)),
+            (model.key, *[second.model.key for second in others]) if others else (model.key,),
             options,
             call.options.regions,
-            stages=tuple(second.terms for second in others),
+            stages=tuple([second.terms for second in others]) if others else (),
         )
         asked = Asked(question, call.source, _ref(model), call.options.skip_cache)
         return await self._results.answer(asked, call.caller, watch, compute)

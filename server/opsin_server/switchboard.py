@@ -34,8 +34,8 @@ class Switchboard:
     async def detect(self, call: DetectCall, watcher: Watcher | None = None) -> DetectAnswer:
         """Answer one Detect. Raises Failure. watcher: is told how far it has got."""
         version = self._pick(call, "detect")
-        if call.model != version.key:
-            call = replace(call, model=version.key)
+        if call.model != version.key:  # written out, as `replace` takes five times as long
+            call = DetectCall(version.key, call.source, call.options, call.caller, call.then)
         with _Use(version, self._metrics):
             if call.options.embed_detections or version.settings.then:
                 answer = await self._with_seconds(version, call, watcher)

@@ -165,23 +165,30 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """(marker, first byte of the body, end of the body) of each segment before the first scan."""
     at = 2
     for _ in range(MAX_SEGMENTS):
-        # Like libjpeg: skip what is not a marker, and the 0xFF bytes that may fill up before one.
-        at = data.find(b"\xff", at)
-        found = _NOT_FILL.search(data, at, at + _MAX_FILL) if at >= 0 else None
-        if found is None:
-            undecodable(Format.JPEG, "it ends before its pixels")
-        marker = found[0][0]
-        at = found.end()
+        if at + 1 < len(data) and data[at] == 0xFF and data[at + 1] != 0xFF:
+            marker = data[at + 1]
+            at += 2
+        else:
+            marker, at = _next_marker(data, at)
         if marker in (_SOS, _EOI):
             return
         if marker == 0 or marker in _NO_LENGTH:
             continue
-        (length,) = struct.unpack_from(">H", data, at)
+        length = data[at] << 8 | data[at + 1]
         if length < 2:
             undecodable(Format.JPEG, "one of its segments has no length")
         yield marker, at + 2, at + length
         at += length
     undecodable(Format.JPEG, f"it has more than {MAX_SEGMENTS} segments before its pixels")
+
+
+def _next_marker(data: bytes, at: int) -> tuple[int, int]:
+    """Like libjpeg: past what is not a marker, and past the 0xFF bytes that may fill up before one."""
+    at = data.find(b"\xff", at)
+    found = _NOT_FILL.search(data, at, at + _MAX_FILL) if at >= 0 else None
+    if found is None:
+        undecodable(Format.JPEG, "it ends before its pixels")
+    return found[0][0], found.end()
 
 
 def _jpeg(data: bytes) -> Header:

@@ -227,6 +227,8 @@ class Dispatcher:
     def _planned(self, lane: Lane, idle: int) -> Batch | None:
         """What the policy picks for a lane. None: it waits, or sleeps."""
         queues = self._pending.queues
+        if not len(queues):
+            return None
         view = LaneView(index=lane.index, lanes=len(self.fleet), idle=idle)
         while True:
             now = self._clock()

@@ -8,7 +8,7 @@ gauges are pulled through one callback when somebody scrapes.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from opsin_server.telemetry.tallies import Histograms, Tallies
@@ -70,23 +70,21 @@ class Metrics:
         self.snapshot = snapshot
         """Asked at every scrape; may be set once the rooms that know are built."""
         self.registry = CollectorRegistry()
-        # With every input: tallies. With what is rarer: the library's.
-        self._calls = Counter(
+        # With every call and input: tallies. With what is rarer: the library's.
+        self._calls = Tallies(
             "opsin_calls",
             "Calls that ended, by method, gRPC code and reason (empty when there is none).",
             ["method", "code", "reason"],
-            registry=self.registry,
+            self.registry,
         )
-        self._seconds = Histogram(
+        self._seconds = Histograms(
             "opsin_call_seconds",
             "Time from the arrival of a call to its end, in seconds; streams are left out.",
             ["method"],
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
+            LATENCY_BUCKETS,
+            self.registry,
         )
-        self._in_flight = Gauge(
-            "opsin_calls_in_flight", "Calls being served now.", ["method"], registry=self.registry
-        )
+        self._in_flight: dict[str, int] = {}
         self._frames = Tallies(
             "opsin_frames",
             "Frames answered, by outcome and by the reason of those without a result.",
@@ -142,7 +140,11 @@ class Metrics:
 
     def method(self, name: str) -> "MethodMetrics":
         """The counters of one method, looked up once instead of at each call."""
-        return MethodMetrics(name, self._in_flight.labels(name), self._seconds.labels(name), self._calls)
+        return MethodMetrics(name, self._in_flight, self._seconds, self._calls)
+
+    def in_flight(self) -> tuple[tuple[str, int], ...]:
+        """Calls being served now, by method."""
+        return tuple(self._in_flight.items())
 
     def failed(self, reason: str) -> None:
         """One call, item or frame was refused or failed."""
@@ -186,23 +188,25 @@ class Metrics:
 class MethodMetrics:
     """What is counted about the calls of one method."""
 
-    def __init__(self, name: str, in_flight: Gauge, seconds: Histogram, calls: Counter) -> None:
+    def __init__(self, name: str, in_flight: dict[str, int], seconds: Histograms, calls: Tallies) -> None:
         self._name = name
         self._in_flight = in_flight
         self._seconds = seconds
         self._calls = calls
-        self._ok = calls.labels(name, "OK", "")
+        in_flight.setdefault(name, 0)
+        seconds.begin(name)
+        calls.begin(name, "OK", "")
 
     def started(self) -> None:
         """A call was taken up."""
-        self._in_flight.inc()
+        self._in_flight[self._name] += 1
 
     def ended(self, code: str, reason: str, seconds: float | None) -> None:
         """A call ended. seconds: None for a stream, whose length is the caller's choice."""
-        self._in_flight.dec()
-        (self._ok if code == "OK" else self._calls.labels(self._name, code, reason)).inc()
+        self._in_flight[self._name] -= 1
+        self._calls.add(self._name, code, reason)
         if seconds is not None:
-            self._seconds.observe(seconds)
+            self._seconds.observe(seconds, self._name)
 
 
 class _Live:
@@ -216,6 +220,10 @@ class _Live:
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
+        calls = GaugeMetricFamily("opsin_calls_in_flight", "Calls being served now.", labels=["method"])
+        for method, count in self._metrics.in_flight():
+            calls.add_metric([method], count)
+        yield calls
         now = self._metrics.snapshot()
         labels = ["model", "version"]
         queued = GaugeMetricFamily("opsin_queued", "Inputs waiting for the device.", labels=labels)

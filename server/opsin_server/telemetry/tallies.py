@@ -30,6 +30,11 @@ class Tallies:
         self._since: dict[Values, float] = {}
         registry.register(self)
 
+    def begin(self, *values: str) -> None:
+        """Tell of a series before anything is in it."""
+        self._since.setdefault(values, time.time())
+        self._counts.setdefault(values, 0)
+
     def add(self, *values: str) -> None:
         """Once more."""
         try:
@@ -83,11 +88,13 @@ class Histograms:
         self._spreads: dict[Values, _Spread] = {}
         registry.register(self)
 
+    def begin(self, *values: str) -> "_Spread":
+        """Tell of a series before anything is in it."""
+        return self._spreads.setdefault(values, _Spread(len(self._bounds)))
+
     def observe(self, value: float, *values: str) -> None:
         """One more value."""
-        spread = self._spreads.get(values)
-        if spread is None:
-            spread = self._spreads[values] = _Spread(len(self._bounds))
+        spread = self._spreads.get(values) or self.begin(*values)
         spread.counts[bisect_left(self._bounds, value)] += 1
         spread.sum += value
 
