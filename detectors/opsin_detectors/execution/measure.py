@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
-from opsin_detectors.execution.plan import BASELINE, Plan
+from opsin_detectors.execution.plan import BASELINE, NEVER_WORSE, Plan
 
 __all__ = ["BUDGET", "ROUNDS", "measure"]
 
@@ -15,8 +15,6 @@ ROUNDS = 5
 """Of each size, the first run of each way, which pays for allocation and compiling, not counted."""
 BUDGET = 6.0
 """Seconds for all of it; two rounds are run whatever they take."""
-_HOPELESS = 1.3
-"""What took longer than this many times the best is not run again: it will not win."""
 
 Run = Callable[[int], None]
 """Runs a batch of so many inputs to its end."""
@@ -32,8 +30,10 @@ def measure(
 ) -> dict[Plan, dict[int, float]]:
     """Median seconds of a batch, by plan and batch size.
 
-    A size after the first is left out when there is no time for it. The baseline is measured to the end. A
-    way that raises is left out altogether, and its run is to remember why. Raises what the baseline does.
+    A size after the first is left out when there is no time for it. What is slower than the baseline at one
+    size is not run at the next, as it cannot be chosen; what is only slower than another way may be, where
+    that one's answers turn out to be others. A way that raises is left out altogether, and its run is to
+    remember why. Raises what the baseline does.
     """
     ends = clock() + budget
     times: dict[Plan, dict[int, float]] = {plan: {} for plan in runs}
@@ -47,8 +47,7 @@ def measure(
             left.remove(broken)
         for plan, seconds in found.items():
             times[plan][size] = median(seconds)
-        best = min(median(seconds) for seconds in found.values())
-        left = [p for p in left if p == BASELINE or times[p][size] <= _HOPELESS * best]
+        left = [plan for plan in left if times[plan][size] <= NEVER_WORSE * times[BASELINE][size]]
     return times
 
 

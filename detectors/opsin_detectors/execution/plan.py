@@ -12,6 +12,7 @@ __all__ = [
     "BASELINE",
     "DTYPES",
     "GAIN",
+    "NEVER_WORSE",
     "RUNTIMES",
     "Hardware",
     "Plan",
@@ -28,7 +29,7 @@ DTYPES = ("float32", "bfloat16", "float16", "int8")
 
 GAIN = 0.95
 """A way must take less than this share of the baseline's time, over all sizes measured."""
-_NEVER_WORSE = 1.05
+NEVER_WORSE = 1.05
 """And no more than this share of it at any one size."""
 
 Times = Mapping[int, float]
@@ -113,7 +114,7 @@ def ratio(times: Times, baseline: Times) -> float:
 
 
 def _never_worse(times: Times, baseline: Times) -> bool:
-    return all(times[size] <= _NEVER_WORSE * baseline[size] for size in times.keys() & baseline.keys())
+    return all(times[size] <= NEVER_WORSE * baseline[size] for size in times.keys() & baseline.keys())
 
 
 def faster(measured: Mapping[Plan, Times], gain: float = GAIN) -> Sequence[Plan]:
