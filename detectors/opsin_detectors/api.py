@@ -283,12 +283,15 @@ class Trial:
 
     seconds: of a batch, by batch size: the median. verdict: `chosen`, or why it was not: `slower`, an answer
     that was no longer the same, what kept it from being built.
+    lane_kind: what lanes were, where these are times of as many batches side by side as there are lanes:
+    `threads`, `processes`. Empty: one batch ran alone.
     """
 
     runtime: str
     dtype: str
     seconds: tuple[tuple[int, float], ...] = ()
     verdict: str = ""
+    lane_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +319,9 @@ class ModelInfo:
     """What executes the model: "eager", "onnxruntime", ...; empty when there is no such thing."""
     trials: tuple[Trial, ...] = ()
     """How else it could be run, measured here or in an earlier start; empty where nothing was chosen."""
+    lane_kind: str = ""
+    """Where its network computes: "threads" of this process, or "processes" of its own; empty where there is
+    no such choice."""
     memory_bytes: int = 0
     """Weights and buffers held while loaded, those of its stages included."""
     takes_tensors: bool = False
@@ -341,6 +347,9 @@ class LoadContext:
         "openvino", "onnxruntime", or "auto": the fastest of them here that keeps the answers. See
         `opsin_detectors.execution`. With dtype "auto" and a runtime told, it is float32.
     threads: torch threads of the lanes that will run it, for what is measured while loading.
+    lanes: how many of them will run it side by side.
+    lane_kind: where its network computes: "threads" of this process, "processes" of its own, one for each
+        lane, or "auto": these where they are measured to be quicker.
     cache: a folder where what was found out while loading may be kept for the next start; None: nowhere.
     cache_bytes: what all that is kept there may take, at most; 0: there is no bound.
     """
@@ -353,6 +362,8 @@ class LoadContext:
     dtype: str = "auto"
     runtime: str = "channels_last"
     threads: int = 1
+    lanes: int = 1
+    lane_kind: str = "threads"
     cache: Path | None = None
     cache_bytes: int = 0
 

@@ -20,6 +20,9 @@
     compiled    compiled graphs kept on disk
     kept        files that are whole, or not there
     bounded     the store's folders, no larger together than told
+    kinds       whether lanes compute, or wait for processes of the model's own that do
+    contest     which of both is quicker
+    apart       a program in such processes; `nursery` is their side of it, `room` what both see
     decide      all of it in order
 
 A detector calls `decide(self, network, context)` at the end of its loading. It knows no detector, and nothing

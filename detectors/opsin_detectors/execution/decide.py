@@ -13,14 +13,16 @@ from importlib import metadata
 
 import torch
 
-from opsin_detectors.api import Input, LoadContext, LoadError, TextInput, Trial
+from opsin_detectors.api import Input, LoadContext, LoadError, Options, Output, TextInput, Trial
 from opsin_detectors.device_memory import memory_of
 from opsin_detectors.execution import trying
+from opsin_detectors.execution.contest import Race, race
 from opsin_detectors.execution.exported import Exported
 from opsin_detectors.execution.graphs import GraphProgram
-from opsin_detectors.execution.guard import difference
+from opsin_detectors.execution.guard import difference, proves
 from opsin_detectors.execution.hardware import here
 from opsin_detectors.execution.int8 import Int8
+from opsin_detectors.execution.kinds import KINDS, Kinds
 from opsin_detectors.execution.lane import stream, width
 from opsin_detectors.execution.measure import measure
 from opsin_detectors.execution.network import Network, Program, Runnable, digest
@@ -45,11 +47,13 @@ log = logging.getLogger(__name__)
 
 SIZES = (1, 4)
 """Batch sizes that are measured: one caller's, and one at which CPU models have their best throughput."""
+_FAINT = 0.05
+"""The score that things are found from where nothing scores as high as the detector asks for by default."""
 _MEMORY = 0.5
 """The part of the free memory that all ways together, each with weights of its own, may take."""
 _GPU_ONLY = ("compile", "cuda_graphs")
 _GRAPHS = ("openvino", "onnxruntime")
-_VERSIONS = ("opsin", "torch", "transformers", "openvino", "onnxruntime", "nncf")
+_VERSIONS = ("opsin", "torch", "transformers", "openvino", "onnxruntime", "onnxruntime-gpu", "nncf")
 _SENTENCES = (
     "A man is eating food.",
     "The server answers every frame exactly once, and says so when it could not.",
@@ -60,31 +64,44 @@ _SENTENCES = (
 Measure = Callable[..., dict[Plan, dict[int, float]]]
 
 
-def decide(detector: Runnable, network: Network, context: LoadContext, *, timed: Measure = measure) -> None:
+def decide(
+    detector: Runnable,
+    network: Network,
+    context: LoadContext,
+    *,
+    timed: Measure = measure,
+    raced: Race = race,
+) -> None:
     """Set `detector.program`, and say in its `info` what it is. Raises LoadError for what cannot be done.
 
     The detector is otherwise ready to be used, its `info` stating what holds whatever way is taken. Nobody
     else may hold on to the network's body.
     """
-    _Decision(detector, network, context, timed).make()
+    _Decision(detector, network, context, timed, Kinds(network, context, timed=raced)).make()
 
 
 class _Decision:
-    def __init__(self, detector: Runnable, network: Network, context: LoadContext, timed: Measure) -> None:
+    def __init__(
+        self, detector: Runnable, network: Network, context: LoadContext, timed: Measure, kinds: Kinds
+    ) -> None:
         self._detector = detector
         self._network = network
         self._context = context
         self._timed = timed
+        self._kinds = kinds
         self._rest = detector.info.memory_bytes
         """What the detector holds beside the network."""
 
     def make(self) -> None:
         self._known("dtype", self._context.dtype, ("auto", *DTYPES))
         self._known("runtime", self._context.runtime, ("auto", *RUNTIMES))
+        self._known("lane_kind", self._context.lane_kind, KINDS)
         plan = told(self._context.runtime, self._context.dtype)
-        if plan is not None and plan.dtype != "int8" and plan.runtime not in _GRAPHS:
+        self._kinds.check(plan)
+        by_torch = plan is not None and plan.dtype != "int8" and plan.runtime not in _GRAPHS
+        if plan is not None and by_torch and not self._kinds.open(plan):
             self._check(plan)
-            self._take(Choice(plan), torch_program(self._network, plan, own=True))
+            self._take(*self._kinds.settled(Choice(plan), torch_program(self._network, plan, own=True), None))
             return
         hardware = here(self._context.device)
         store = Store(self._context.cache, self._key(hardware), most=self._context.cache_bytes)
@@ -99,8 +116,9 @@ class _Decision:
         elif plan.dtype == "int8":
             choice, program = Int8(self._detector, self._network, self._context, self._graph, store).program()
         else:
-            choice, program = Choice(plan), self._built(plan)
-        self._take(choice, program)
+            kept = store.read() if self._kinds.open(plan) else None
+            choice, program = kept or Choice(plan), self._built(plan)
+        self._take(*self._kinds.settled(choice, program, store))
 
     def _take(self, choice: Choice, program: Program) -> None:
         if isinstance(program, GraphProgram):
@@ -112,6 +130,7 @@ class _Decision:
             runtime=choice.plan.runtime,
             memory_bytes=self._rest + program.memory_bytes,
             trials=choice.trials,
+            lane_kind=choice.lane_kind,
         )
 
     def _known(self, what: str, value: str, known: Sequence[str]) -> None:
@@ -133,6 +152,7 @@ class _Decision:
                 "wanted": [self._context.runtime, self._context.dtype],
                 "hardware": [hardware.device, hardware.name, hardware.bf16, hardware.fp16, hardware.cores],
                 "threads": self._context.threads,
+                "lanes": [self._context.lanes, self._context.lane_kind],
                 "versions": {name: _version(name) for name in _VERSIONS},
             }
         )
@@ -147,12 +167,14 @@ class _Decision:
         return torch_program(self._network, plan, own=own)
 
     def _again(self, store: Store) -> tuple[Choice, Program] | None:
-        """What an earlier start chose, if it can be built still."""
+        """What an earlier start chose, if it can be built and run still."""
         choice = store.read()
         if choice is None:
             return None
         try:
-            return choice, self._built(choice.plan)
+            program = self._built(choice.plan)
+            trying.once(self._detector, program)  # some ways find out only then, as compiling does
+            return choice, program
         except Exception as error:
             log.warning("an earlier choice for %s no longer works: %s", self._context.name, error)
             return None
@@ -163,7 +185,8 @@ class _Decision:
         inputs = self._inputs()
         if not inputs:  # nothing can be proved
             return Choice(BASELINE), self._built(BASELINE)
-        plans = candidates(hardware, exportable=self._network.picture is not None)
+        exportable = self._network.picture is not None and self._context.lane_kind != "processes"
+        plans = candidates(hardware, exportable=exportable)
         needed = bytes_of(self._network.body) * len(plans)
         free = memory_of(self._context.device).free
         if free and needed > _MEMORY * free:
@@ -223,18 +246,29 @@ class _Decision:
         quicker = faster(times)
         if not quicker:
             return BASELINE
-        reference = trying.answers_by(self._detector, programs[BASELINE], inputs)
-        least = self._detector.info.defaults.min_score
+        reference, options = self._reference(programs[BASELINE], inputs)
+        if not proves(reference, options.min_score):
+            verdicts.update(dict.fromkeys(quicker, "there is no answer to any picture to prove it with"))
+            return BASELINE
         for plan in quicker:
             try:
-                answers = trying.answers_by(self._detector, programs[plan], inputs)
-                why = difference(reference, answers, least)
+                answers = trying.answers_by(self._detector, programs[plan], inputs, options)
+                why = difference(reference, answers, options.min_score)
             except Exception as error:
                 why = _told(error)
             if not why:
                 return plan
             verdicts[plan] = f"other answers: {why}"
         return BASELINE
+
+    def _reference(self, baseline: Program, inputs: Sequence[Input]) -> tuple[list[Output], Options]:
+        """What the baseline answers, asked for faint things too where there are no others."""
+        options = self._detector.info.defaults
+        found = trying.answers_by(self._detector, baseline, inputs, options)
+        if proves(found, options.min_score):
+            return found, options
+        faint = dataclasses.replace(options, min_score=min(_FAINT, options.min_score))
+        return trying.answers_by(self._detector, baseline, inputs, faint), faint
 
 
 def _told(error: Exception) -> str:

@@ -15,17 +15,33 @@ from torch import nn
 
 from opsin_detectors.api import Detector, InputSpec, ModelInfo
 
-__all__ = ["Arguments", "Network", "Outputs", "Program", "Runnable", "digest", "each"]
+__all__ = ["Argument", "Arguments", "Network", "Outputs", "Program", "Runnable", "digest", "each"]
 
 Outputs = torch.Tensor | tuple[torch.Tensor, ...]
 Arguments = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Argument:
+    """The arguments of a body that takes one: its name, and what makes it from a batch.
+
+    Unlike a lambda, it can be given to another process.
+    """
+
+    name: str
+    made: Callable[[Any], torch.Tensor]
+
+    def __call__(self, batch: Any) -> Arguments:
+        """See `Network.arguments`."""
+        return {self.name: self.made(batch)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Network:
     """body: called with the keyword arguments below; gives a tensor, or a tuple of them. float32, in eval
         mode, on its device.
-    arguments: from a batch, as `infer` gets it, to these, on the device, floats in float32.
+    arguments: from a batch, as `infer` gets it, to these, on the device, floats in float32. Where it and the
+        body can be pickled, the network can be run in other processes.
     picture: the shape of one picture where a batch is one uint8 tensor of these and nothing else goes in;
         None where it is not. Only such a network can be exported.
     """
@@ -51,6 +67,11 @@ class Runnable(Detector, Protocol):
 
     info: ModelInfo
     program: Program
+
+    def close(self) -> None:
+        """End the processes that run its network, where there are such."""
+        if end := getattr(self.program, "close", None):
+            end()
 
 
 def each(outputs: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:

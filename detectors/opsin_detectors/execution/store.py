@@ -32,16 +32,20 @@ __all__ = ["Choice", "Store", "key_of"]
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 4
+_FORMAT = 5
 _FILE = "choice.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A plan, and what was found on the way to it."""
+    """A plan, and what was found on the way to it.
+
+    lane_kind: as `ModelInfo` has it; empty: not chosen yet.
+    """
 
     plan: Plan
     trials: tuple[Trial, ...] = ()
+    lane_kind: str = ""
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
@@ -154,8 +158,15 @@ def _written(choice: Choice) -> dict[str, Any]:
     return {
         "runtime": choice.plan.runtime,
         "dtype": choice.plan.dtype,
+        "lane_kind": choice.lane_kind,
         "trials": [
-            {"runtime": t.runtime, "dtype": t.dtype, "seconds": t.seconds, "verdict": t.verdict}
+            {
+                "runtime": t.runtime,
+                "dtype": t.dtype,
+                "seconds": t.seconds,
+                "verdict": t.verdict,
+                "lane_kind": t.lane_kind,
+            }
             for t in choice.trials
         ],
     }
@@ -166,7 +177,9 @@ def _parsed(told: Mapping[str, Any]) -> Choice:
     plan = Plan(told["runtime"], told["dtype"])
     if plan.runtime not in RUNTIMES or plan.dtype not in DTYPES:
         raise ValueError(str(plan))
-    return Choice(plan, tuple(_trial(one) for one in told["trials"]))
+    if told["lane_kind"] not in ("", "threads", "processes"):
+        raise ValueError(told["lane_kind"])
+    return Choice(plan, tuple(_trial(one) for one in told["trials"]), told["lane_kind"])
 
 
 def _trial(told: Mapping[str, Any]) -> Trial:
@@ -176,4 +189,5 @@ def _trial(told: Mapping[str, Any]) -> Trial:
         str(told["dtype"]),
         tuple((int(size), float(median)) for size, median in seconds),
         str(told["verdict"]),
+        str(told["lane_kind"]),
     )

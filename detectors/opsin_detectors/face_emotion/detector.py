@@ -21,7 +21,6 @@ from opsin_detectors import imaging, tensors
 from opsin_detectors.api import (
     Box,
     Detection,
-    Detector,
     Input,
     InputSpec,
     Item,
@@ -34,7 +33,7 @@ from opsin_detectors.api import (
     Task,
 )
 from opsin_detectors.execution.decide import decide
-from opsin_detectors.execution.network import Network, Program
+from opsin_detectors.execution.network import Argument, Network, Program, Runnable
 from opsin_detectors.face_emotion.emotion import Emotion
 from opsin_detectors.face_emotion.network import FACE_SIZE, TinyFace
 from opsin_detectors.face_emotion.weights_file import filled
@@ -61,7 +60,7 @@ class Fitted:
     height: float
 
 
-class FaceEmotion(Detector):
+class FaceEmotion(Runnable):
     """Loaded weights on one device. Defaults: min_score 0.5, iou_threshold 0.4, 100 detections."""
 
     program: Program
@@ -85,7 +84,7 @@ class FaceEmotion(Detector):
         )
         normalize = tensors.Normalizer(_MEAN, _LEVELS, device, torch.float32)
         body = filled(TinyFace(), path).eval().requires_grad_(False).to(device)
-        decide(self, Network(body, lambda batch: {"x": normalize(batch)}, self.info.input), context)
+        decide(self, Network(body, Argument("x", normalize), self.info.input), context)
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Fit into the network's square, keeping the proportion."""

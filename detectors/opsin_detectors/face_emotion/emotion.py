@@ -10,7 +10,6 @@ import torch
 
 from opsin_detectors import imaging, tensors
 from opsin_detectors.api import (
-    Detector,
     Input,
     InputSpec,
     Item,
@@ -23,7 +22,7 @@ from opsin_detectors.api import (
     Task,
 )
 from opsin_detectors.execution.decide import decide
-from opsin_detectors.execution.network import Network, Program
+from opsin_detectors.execution.network import Argument, Network, Program, Runnable
 from opsin_detectors.face_emotion.network import EMOTION_SIZE, FaceExpression
 from opsin_detectors.face_emotion.weights_file import filled
 from opsin_detectors.inputs import picture_of
@@ -36,7 +35,7 @@ _MEAN = (122.782, 117.001, 104.298)
 _LEVELS = (255.0, 255.0, 255.0)
 
 
-class Emotion(Detector):
+class Emotion(Runnable):
     """The expression network on one device: a crop of a face -> all seven emotions."""
 
     program: Program
@@ -55,7 +54,7 @@ class Emotion(Detector):
         )
         normalize = tensors.Normalizer(_MEAN, _LEVELS, device, torch.float32)
         body = filled(FaceExpression(), path).eval().requires_grad_(False).to(device)
-        decide(self, Network(body, lambda batch: {"x": normalize(batch)}, self.info.input), context)
+        decide(self, Network(body, Argument("x", normalize), self.info.input), context)
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:
         """Fit the crop into the middle of a black square."""

@@ -21,7 +21,6 @@ from opsin_detectors import imaging, tensors
 from opsin_detectors.api import (
     Box,
     Detection,
-    Detector,
     ImageInput,
     Input,
     InputError,
@@ -36,7 +35,7 @@ from opsin_detectors.api import (
     Task,
 )
 from opsin_detectors.execution.decide import decide
-from opsin_detectors.execution.network import Network, Program
+from opsin_detectors.execution.network import Argument, Network, Program, Runnable
 from opsin_detectors.nanodet.boxes import Candidates, candidates, finite, keep, points
 from opsin_detectors.nanodet.coco import CLASSES
 from opsin_detectors.nanodet.network import SIZE, NanoDetG
@@ -55,7 +54,7 @@ _BROKEN = Output(detections=(Detection(Box(0.0, 0.0, 1.0, 1.0), CLASSES[0], math
 """The answer where the network gave a number that is none: the server fails that item, and only that."""
 
 
-class NanoDet(Detector):
+class NanoDet(Runnable):
     """Loaded weights on one device. Defaults: min_score 0.35, iou_threshold 0.5, 100 detections."""
 
     program: Program
@@ -76,7 +75,7 @@ class NanoDet(Detector):
         )
         normalize = tensors.Normalizer(_MEAN, _DEVIATION, device, torch.float32)
         body = _load(context).eval().requires_grad_(False).to(device)
-        network = Network(body, lambda batch: {"x": normalize(batch)}, self.info.input)
+        network = Network(body, Argument("x", normalize), self.info.input)
         decide(self, network, context)
 
     def prepare(self, source: Input, task: Task, options: Options) -> Prepared:

@@ -12,9 +12,9 @@ from torch import nn
 from transformers import AutoModelForImageClassification
 
 from opsin_detectors import tensors
-from opsin_detectors.api import Detector, Input, Item, LoadContext, ModelInfo, Options, Output, Prepared, Task
+from opsin_detectors.api import Input, Item, LoadContext, ModelInfo, Options, Output, Prepared, Task
 from opsin_detectors.execution.decide import decide
-from opsin_detectors.execution.network import Network, Outputs, Program
+from opsin_detectors.execution.network import Network, Outputs, Program, Runnable
 from opsin_detectors.inputs import picture_of
 from opsin_detectors.transformers import pictures
 from opsin_detectors.transformers.checkpoint import Checkpoint
@@ -24,7 +24,7 @@ from opsin_detectors.transformers.heads import take_head
 __all__ = ["ImageClassifier"]
 
 
-class ImageClassifier(Detector):
+class ImageClassifier(Runnable):
     """A loaded checkpoint. Settings: those of `ClassScores`."""
 
     program: Program

@@ -14,7 +14,6 @@ from transformers import AutoModel
 
 from opsin_detectors import tensors
 from opsin_detectors.api import (
-    Detector,
     Input,
     Item,
     LoadContext,
@@ -26,7 +25,7 @@ from opsin_detectors.api import (
     Task,
 )
 from opsin_detectors.execution.decide import decide
-from opsin_detectors.execution.network import Network, Program
+from opsin_detectors.execution.network import Network, Program, Runnable
 from opsin_detectors.inputs import picture_of
 from opsin_detectors.transformers import pictures
 from opsin_detectors.transformers.checkpoint import Checkpoint
@@ -36,7 +35,7 @@ __all__ = ["ImageEmbedder"]
 _POOLINGS = ("auto", "pooler", "cls", "mean")
 
 
-class ImageEmbedder(Detector):
+class ImageEmbedder(Runnable):
     """A loaded checkpoint.
 
     Setting `pooling`: auto (see the module), pooler (the model's pooled output), cls (the first token of the

@@ -58,11 +58,13 @@ def _long_name(value: object) -> object:
 
 Dtype = Annotated[Literal["auto", "float32", "bfloat16", "float16", "int8"], BeforeValidator(_long_name)]
 Decode = Literal["auto", "cpu", "device"]
+LaneKind = Literal["auto", "threads", "processes"]
 Runtime = Literal["auto", "eager", "channels_last", "compile", "cuda_graphs", "openvino", "onnxruntime"]
 # Of one model, where empty is "as for all". One literal each: of a union every part would be told as a fault.
 ModelDtype = Annotated[
     Literal["", "auto", "float32", "bfloat16", "float16", "int8"], BeforeValidator(_long_name)
 ]
+ModelLaneKind = Literal["", "auto", "threads", "processes"]
 ModelRuntime = Literal[
     "", "auto", "eager", "channels_last", "compile", "cuda_graphs", "openvino", "onnxruntime"
 ]
@@ -216,6 +218,11 @@ class DetectorSettings(Section):
     """What runs networks: auto, eager (torch, as they are written), channels_last, openvino, onnxruntime; on
     a GPU also compile and cuda_graphs. auto measures once on each kind of machine and takes the fastest that
     gives the same answers; eager to compare with other servers. With auto here and a dtype told: torch."""
+    lane_kind: LaneKind = "auto"
+    """Where networks that torch runs on a CPU compute: threads of the server, processes (one for each lane,
+    so that no lane waits for another's interpreter lock), or auto, which measures once on each kind of
+    machine and takes processes where they save a twentieth. A model that cannot run in processes is refused
+    when they are told, and runs in threads with auto."""
     decode: Decode = "auto"
     """Where JPEGs for models on a GPU are decoded and resized: auto, cpu, device. device is nvJPEG (extra
     `nvjpeg`), for models that can take its pixels; loading fails where it cannot. auto takes it where it is
@@ -280,6 +287,9 @@ class ModelSettings(Section):
     """Type of its weights. Empty, the default: as for all models."""
     runtime: ModelRuntime = ""
     """What runs its network. Empty, the default: as for all models."""
+    lane_kind: ModelLaneKind = ""
+    """Where its network computes: auto, threads, processes; refused where processes are told and cannot be.
+    Empty, the default: as for all models."""
     max_batch: Annotated[int, Field(ge=0, le=4096)] = 0
     """Largest batch. 0, the default: what the detector allows. Less when memory is short."""
     share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0

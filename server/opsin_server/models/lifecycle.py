@@ -38,7 +38,9 @@ __all__ = ["Followers", "Lifecycle", "LoadAsk", "TrafficAsk"]
 
 log = structlog.get_logger(__name__)
 
-OURS = frozenset({"device", "dtype", "runtime", "max_batch", "share", "then", "then_margin", "then_classes"})
+OURS = frozenset(
+    {"device", "dtype", "runtime", "lane_kind", "max_batch", "share", "then", "then_margin", "then_classes"}
+)
 """Settings of the server that a load may bring among those of the detector, as `--model` may."""
 LOOK_EVERY = 0.02
 """Seconds between two looks at whether a version that drains is done."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from opsin_detectors.api import Item, LoadContext, Prepared
+from opsin_detectors.api import Item, LoadContext, LoadError, Prepared
 from opsin_detectors.finder import Found
 from opsin_detectors.sources import ModelSpec as SourceSpec
 from opsin_detectors.sources import Resolved, resolve
@@ -44,15 +44,17 @@ gRPC sends time limits of one to ten seconds in hundredths, rounded up, so ours 
 class LoadTerms:
     """What holds for every model that does not say otherwise.
 
-    dtype, runtime: as the settings `detectors.dtype` and `detectors.runtime`.
-    threads: of the CPU that a lane computes with. cpu_threads: that decode.
+    dtype, runtime, lane_kind: as the settings `detectors.dtype` and so on.
+    threads: of the CPU that a lane computes with. lanes: of all devices. cpu_threads: that decode.
     cache, cache_bytes: the folder for choices and graphs, and how large it may get; 0 = without bound.
     decode: whether a GPU decodes.
     """
 
     dtype: str = "auto"
     runtime: str = "channels_last"
+    lane_kind: str = "threads"
     threads: int = 1
+    lanes: int = 1
     cache: Path | None = None
     cache_bytes: int = 0
     decode: Wish = "auto"
@@ -108,6 +110,7 @@ class Loader:
         self._promised[version.key] = size
         version.detector, version.source = resolved.found.name, resolved.source
         devices, dtype = self._where(settings)
+        lane_kind = settings.lane_kind or terms.lane_kind
         context = LoadContext(
             name=settings.name,
             source=resolved.source,
@@ -116,6 +119,8 @@ class Loader:
             dtype=dtype,
             runtime=settings.runtime or terms.runtime,
             threads=terms.threads,
+            lanes=terms.lanes,
+            lane_kind=lane_kind,
             cache=terms.cache,
             cache_bytes=terms.cache_bytes,
         )
@@ -130,6 +135,7 @@ class Loader:
         with ExitStack() as undo:
             undo.callback(loaded.close)
             for one in loaded.whole:
+                _check_lanes(one, lane_kind)
                 self._choose_decoder(one)
             undo.pop_all()
         return loaded
@@ -187,6 +193,14 @@ class Loader:
         if pays(narrow, min(runs[1:])):
             self._scheduler.widen(model.key)
         log.info("model_width", model=model.key, narrow_ms=_ms(narrow), wide_ms=_ms(min(runs[1:])))
+
+
+def _check_lanes(model: LoadedModel, wanted: str) -> None:
+    """A detector that knows of no processes does not see that they are told. Raises LoadError."""
+    if wanted == "processes" and model.info.lane_kind != wanted:
+        raise LoadError(
+            f"lane_kind processes of model “{model.name}” cannot be: its detector has threads only"
+        )
 
 
 def _ms(seconds: float) -> float:
