@@ -46,7 +46,7 @@ MODEL_DEVICE_PATTERN = r"^(|auto|cpu|cuda(:\d+)?)$"
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -94,7 +94,7 @@ class ServerSettings(Section):
     """How much a client may send ahead of what is read, for each stream. One or two frames of video: less
     stalls a long line, more lets a stalled server collect stale frames. 0 leaves it to gRPC, whose own
     choice grows to megabytes: to compare with, not to serve with."""
-    max_pending_calls: Count = 10_000
+    max_pending_calls: Annotated[int, Field(ge=1, le=2**30 - 1)] = 10_000
     """Calls that may wait to be taken up. gRPC cancels calls beyond it without a word to retry by, so leave
     it far above the callers you expect."""
     cache_dir: Annotated[str, Field(min_length=1)] = "auto"
@@ -134,7 +134,7 @@ class LimitSettings(Section):
     """Most live streams. What the device keeps fresh: the frames a second it runs, over those of a stream."""
     max_queued_tickets: Count = 1024
     """Most inputs that wait for a device. A second or two of work: longer queues only make answers later."""
-    max_decoded_bytes: Annotated[ByteSize, Field(ge=1 << 20)] = ByteSize(1 << 30)
+    max_decoded_bytes: Annotated[ByteSize, Field(ge=1 << 20, le=1 << 62)] = ByteSize(1 << 30)
     """Most decoded pixels held at once, in bytes. A quarter of the memory you give the server is a start."""
     max_regions: Count = 64
     """Most regions in one request. Each costs as much as a picture of its own."""

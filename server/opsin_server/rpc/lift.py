@@ -12,6 +12,7 @@ left for the parser, as is everything broken. Batches are parsed as they come.
 import functools
 import itertools
 import secrets
+from typing import Any
 from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
@@ -32,7 +33,7 @@ _lifted: "WeakValueDictionary[bytes, memoryview]" = WeakValueDictionary()
 
 def lift(kind: type[Message], data: bytes) -> tuple[bytes, memoryview | None]:
     """What is to be parsed in place of `data`, a message of type `kind`, and its pixels, to be kept."""
-    tags = _tags(kind)
+    tags = _tags(kind.DESCRIPTOR)
     if len(data) <= LARGE or not tags:
         return data, None
     spans = _spans(data, tags)
@@ -137,10 +138,10 @@ def _spelled(value: int) -> bytes:
 
 
 @functools.cache
-def _tags(kind: type[Message]) -> tuple[int, ...]:
-    """Of the fields on the way to the pixels; none where there is no such way."""
+def _tags(kind: Any) -> tuple[int, ...]:
+    """Of the fields on the way to the pixels, from a descriptor; none where there is no such way."""
     for way in _WAYS:
-        tags, here = [], kind.DESCRIPTOR
+        tags, here = [], kind
         for name in way:
             field = here.fields_by_name.get(name) if here is not None else None
             if field is None:

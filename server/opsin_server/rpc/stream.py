@@ -51,7 +51,7 @@ class StreamService:
         pool: CpuPool,
         budget: PixelBudget,
     ) -> None:
-        signer = TokenSigner(settings.secret.get_secret_value().encode())
+        signer = TokenSigner(settings.secret.get_secret_value().encode("utf-8", "surrogateescape"))
         self._rooms = StreamRooms(pipeline, pool, budget, signer, limits, metrics)
         self._catalog = catalog
         self._settings = settings

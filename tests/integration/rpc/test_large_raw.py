@@ -1,4 +1,4 @@
-"""Large raw pictures, which are not parsed, are answered as all others are."""
+"""Large raw pictures, which are not parsed, are answered as all others are; odd secrets sign streams."""
 
 import io
 
@@ -56,4 +56,13 @@ async def test_streamed_ones_too() -> None:
             await stream.write(StreamDetectRequest(frame=Frame(sequence=sequence, image=raw(RGB))))
             result = (await stream.read()).result
             assert (result.sequence, result.response.image.width) == (sequence, SHAPE[1])
+        await stream.done_writing()
+
+
+async def test_a_secret_of_bytes_that_are_no_text_signs_too() -> None:
+    """As a variable of the environment may be."""
+    async with serving("echo", streams={"secret": "é\udcff"}) as server:
+        stream = server.inference.StreamDetect()
+        await stream.write(StreamDetectRequest(config=StreamConfig(model="echo", freshness=Freshness())))
+        assert (await stream.read()).ready.resume_token
         await stream.done_writing()
