@@ -15,10 +15,12 @@ from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["KINDS", "Arrivals", "TraceError", "read_trace"]
+__all__ = ["KINDS", "Arrivals", "Kind", "TraceError", "read_trace"]
 
 Kind = Literal["poisson", "constant", "trace"]
 KINDS: tuple[Kind, ...] = ("poisson", "constant", "trace")
+_RUN = ("server", "callers", "offered", "round")
+"""The columns that tell one run of a bench from another."""
 _SEEDS = 1_000_003
 """Apart from each other by a prime, so that parts of parts have seeds of their own."""
 
@@ -103,12 +105,13 @@ def read_trace(path: Path) -> tuple[float, ...]:
     """Times in seconds from a file: a number a line, CSV with a column `at`, or JSON lines with `at`.
 
     The JSON lines are those of `opsin simulate --trace` and of the server's `scheduler.trace`; what they say
-    besides is left aside. Raises `TraceError`.
+    besides is left aside. Of a CSV with several runs of a bench the first is read. Raises `TraceError`.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as reason:
-        raise TraceError(f"{path} cannot be read: {reason}") from None
+        why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
+        raise TraceError(f"{path} cannot be read: {why}") from None
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise TraceError(f"{path} is empty")
@@ -117,7 +120,18 @@ def read_trace(path: Path) -> tuple[float, ...]:
         return _times(path, lines, lambda line: json.loads(line)["at"])
     if _is_number(first.split(",")[0]):
         return _times(path, lines, lambda line: line.split(",")[0])
-    return _times(path, lines[1:], _column(path, first))
+    return _times(path, _first_run(first, lines[1:]), _column(path, first))
+
+
+def _first_run(header: str, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Of the samples of several runs, which `opsin bench -o samples.csv` writes and which all begin at 0."""
+    places = [place for place, name in enumerate(next(csv.reader([header]))) if name in _RUN]
+
+    def run(line: str) -> list[str]:
+        row = next(csv.reader([line]))
+        return [row[place] for place in places if place < len(row)]
+
+    return [line for line in lines if run(line[1]) == run(lines[0][1])]
 
 
 def _column(path: Path, header: str) -> Callable[[str], str]:
@@ -133,8 +147,12 @@ def _times(path: Path, lines: list[tuple[int, str]], read: Callable[[str], Any])
     for number, line in lines:
         try:
             times.append(_finite(read(line)))
-        except (ValueError, KeyError, IndexError, TypeError) as reason:
-            raise TraceError(f"{path}, line {number}: {reason!r}") from None
+        except (KeyError, IndexError, TypeError):
+            raise TraceError(f"{path}, line {number} has no time 'at'") from None
+        except ValueError as reason:
+            raise TraceError(f"{path}, line {number}: {reason}") from None
+    if not times:
+        raise TraceError(f"{path} has no times")
     return tuple(times)
 
 

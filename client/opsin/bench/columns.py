@@ -30,7 +30,7 @@ def columns_of(result: Result) -> list[Column]:
     streams = plan.method == "stream"
     chosen = _who(result)
     if any(one.offered is not None for one in figures):
-        chosen.append(_number("offered\n/s", lambda one: one.offered))
+        chosen.append(_number("offered\n/s", lambda one: one.offered_rate))
     chosen.append(_number("frames/s" if streams else "calls/s", lambda one: one.rate))
     if plan.rounds > 1:
         chosen.append(Column("interval", _interval))

@@ -8,6 +8,7 @@ import os
 import platform
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 from opsin._channel import package_version
@@ -22,7 +23,7 @@ SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 
 
 def document(result: Result) -> str:
     """The document, as text."""
-    return json.dumps(contents(result), indent=2)
+    return json.dumps(contents(result), indent=2, allow_nan=False)
 
 
 def contents(result: Result) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def _plan(result: Result) -> dict[str, Any]:
         "payload": {"kind": plan.payload.kind, "size": plan.payload.size, "same": plan.payload.same}
         | {"files": len(plan.payload.paths)},
         "points": [
-            {"callers": point.callers, "offered": point.offered}
+            {"callers": point.callers, "offered": point.offered if point.offered != inf else None}
             | {"arrivals": point.arrivals.kind if point.arrivals else None}
             for point in plan.points
         ],

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from opsin.bench.intervals import percentile
 from opsin.bench.limits import Limits, limits_of
 from opsin.bench.load import STAGES, Recording, Sample
 from opsin.bench.streamfigures import StreamFigures, stream_figures
@@ -37,7 +38,8 @@ class Figures:
     callers: calls under way, or streams; 0 for no limit. calls: that ended, or were due and not sent. rate:
     answered calls (or frames) a second. errors, dropped: how many by reason. mean_batch_size: over the calls
     that ran, each counting once; None when none ran. stages: mean milliseconds on the server. age_p50,
-    age_p99: milliseconds, of frames. offered: calls a second that were to be sent, None in a closed loop.
+    age_p99: milliseconds, of frames. offered: calls a second that were to be sent, None in a closed loop and
+    endless for a trace of one moment.
     good: calls answered within the deadline (seconds; None: any answer is good). inputs: answered, more than
     calls in batches; refused: inputs of answered batches that were not, by reason. unfinished: calls cut off
     at the end. limits: whether the tool itself was the limit. ended: why before its time, "" when it was not.
@@ -87,6 +89,11 @@ class Figures:
         return self.good / due if due else 0.0
 
     @property
+    def offered_rate(self) -> float | None:
+        """What was offered, where that is a rate: not in a closed loop, nor where all was due at once."""
+        return self.offered if self.offered is not None and math.isfinite(self.offered) else None
+
+    @property
     def input_rate(self) -> float:
         """Answered inputs a second."""
         return self.inputs / self.seconds if self.seconds else 0.0
@@ -100,7 +107,7 @@ class Figures:
             "client_cpu": self.client_cpu,
             "client_limited": self.client_limited,
         }
-        return {**asdict(self), **derived}
+        return {**asdict(self), **derived, "offered": self.offered_rate}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +137,6 @@ class Bare:
         """The server's rate in that run over the bare model's around it, so that a drift is fair to both."""
         around = (self.rounds[run] + self.rounds[run + 1]) / 2
         return figures.input_rate / around if around else 0.0
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest of the ascending values that `share` (0..1) of them do not exceed (nearest rank)."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def figures_of(
@@ -171,7 +173,7 @@ def figures_of(
         inputs=sum(sample.inputs for sample in good),
         refused=dict(Counter(reason for sample in good for reason in sample.refused).most_common()),
         unfinished=sum(recording.unfinished for recording in recordings),
-        streams=stream_figures(recordings),
+        streams=stream_figures(recordings, paced=offered is not None),
         ended=next((recording.ended for recording in recordings if recording.ended), ""),
     )
 

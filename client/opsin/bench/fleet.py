@@ -23,7 +23,7 @@ HEAD_START = 0.05
 """Seconds between the word to begin and the beginning: every process has heard it by then."""
 
 Progress = Callable[[float, int, int], None]
-"""Told of a run under way: seconds since its start, calls that ended, calls that failed."""
+"""Told of a run under way: seconds since its start, calls that were answered, calls that failed."""
 
 
 def run_jobs(jobs: Sequence[Job], progress: Progress = lambda *_: None) -> list[Recording]:
@@ -50,9 +50,11 @@ def _recordings(workers: "Sequence[_Worker]", progress: Progress) -> list[Record
         running = [worker for worker in workers if not worker.finished]
         if not running:
             return [Recording.from_wire(worker.recording) for worker in workers]
-        running[0].listen()
-        calls, failed = (sum(worker.progress[at] for worker in workers) for at in (0, 1))
-        progress(time.monotonic() - begun, calls, failed)
+        # Each of them says something now and then; one that is in trouble is heard while others run.
+        for worker in running:
+            worker.listen(wait=worker is running[0])
+        answered, failed = (sum(worker.progress[at] for worker in workers) for at in (0, 1))
+        progress(time.monotonic() - begun, answered, failed)
 
 
 class _Worker:
@@ -60,6 +62,7 @@ class _Worker:
 
     def __init__(self, job: Job) -> None:
         self._process = start(["opsin.bench.worker"], stdin=subprocess.PIPE)
+        self._target = str(job.client["target"])
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         # A thread, so that no process ever waits for its progress to be read.
         threading.Thread(target=self._read, daemon=True).start()
@@ -92,16 +95,17 @@ class _Worker:
             raise BenchError(f"a process of callers ended by itself with code {self._process.wait()}.")
         told: dict[str, Any] = json.loads(line)
         if "error" in told:
-            raise BenchError(told["error"], unreachable=told["unreachable"])
+            raise BenchError(told.pop("error"), target=self._target, **told)
         return told
 
-    def listen(self) -> None:
-        """Take the next thing it says for progress, or for its recording."""
-        told = self.hear()
-        if "progress" in told:
-            self.progress = (told["progress"]["calls"], told["progress"]["failed"])
-        else:
-            self.recording = told
+    def listen(self, *, wait: bool) -> None:
+        """Take all that it has said, or the next thing it says, for progress or for its recording."""
+        while not self.finished and (wait or not self._lines.empty()):
+            told, wait = self.hear(), False
+            if "progress" in told:
+                self.progress = (told["progress"]["answered"], told["progress"]["failed"])
+            else:
+                self.recording = told
 
     def tell(self, line: str) -> None:
         """Give an order; one that has ended hears nothing."""

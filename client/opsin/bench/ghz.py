@@ -27,7 +27,7 @@ _GO_CODES = {"CANCELLED": "Canceled", "": "OK"}
 
 def ghz(result: Result) -> str:
     """The report, as text."""
-    return json.dumps(report(result), indent=2)
+    return json.dumps(report(result), indent=2, allow_nan=False)
 
 
 def report(result: Result) -> dict[str, Any]:

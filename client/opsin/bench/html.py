@@ -1,14 +1,18 @@
 """A bench as one HTML page: headline, table, plots, notes. No scripts, and nothing to fetch."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
+from statistics import median
 from string import Template
 
 from opsin.bench.document import about
+from opsin.bench.intervals import Interval
 from opsin.bench.notes import notes
 from opsin.bench.plots import Series, plots, series_of
+from opsin.bench.report import knee_run, load_of
 from opsin.bench.run import Result
-from opsin.bench.summary import pairs
+from opsin.bench.summary import pairs, runs_of, summaries
 
 __all__ = ["html"]
 
@@ -31,6 +35,7 @@ h1 { font-size: 26px; margin: 0 0 4px; }
 .tile, figure, .card { background: #fff; border: 1px solid var(--line); border-radius: 10px; }
 .tile { padding: 14px 16px; }
 .tile b { display: block; font-size: 24px; font-variant-numeric: tabular-nums; }
+.tile.bad b { color: #c0392b; }
 .tile span { color: var(--soft); font-size: 13px; }
 .card { margin: 16px 0; padding: 6px 16px; overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
@@ -54,7 +59,7 @@ li { margin: 4px 0; }
 <h1>$title</h1>
 <p class="where">$where</p>
 <section class="tiles">$tiles</section>
-<section class="card"><table>$table</table></section>
+$tables
 <section class="plots">$plots</section>
 <section class="card"><ul>$notes</ul></section>
 </main></body>
@@ -72,7 +77,11 @@ def html(result: Result) -> str:
         title=escape(facts["name"] or "opsin bench"),
         where=escape(where),
         tiles="".join(_tiles(result)),
-        table="".join(_table(result)),
+        tables="\n".join(
+            f'<section class="card"><table>{"".join(rows)}</table></section>'
+            for rows in (list(_table(result)), list(_streams(result)), list(_pairs(result)))
+            if rows
+        ),
         plots="".join(
             f"<figure><figcaption>{escape(c)}</figcaption>{svg}</figure>" for c, svg in plots(result)
         ),
@@ -84,52 +93,68 @@ def _tiles(result: Result) -> Iterator[str]:
     """What one looks for first: of the best load, the knee, or the pair."""
     if result.knee:
         knee = f"{result.knee.rate:.1f}/s" if result.knee.rate else "none"
-        yield _tile(f"≥ {knee}" if result.knee.limited else knee, "knee")
+        yield _tile(f"≥ {knee}" if result.knee.rate and result.knee.at_least else knee, "knee")
         yield _tile(f"{result.knee.deadline * 1000:.0f} ms", "deadline")
-    best = max(result.runs, key=lambda run: run.figures.goodput).figures
-    yield _tile(f"{best.rate:,.1f}", "answers a second, at best")
-    if best.latency:
-        yield _tile(f"{best.latency.p50:.1f} ms", "median latency there")
-        yield _tile(f"{best.latency.p99:.1f} ms", "p99 there")
+    yield from _best_tiles(result)
     for pair in pairs(result)[:1]:
         if pair.rate:
             label = f"times the answers of {result.plan.client_of(1)['target']}"
-            yield _tile(f"{pair.rate.median:.2f} ×", f"{label} ({pair.rate.low:.2f}–{pair.rate.high:.2f})")
-    if result.bare:
-        shares = [
-            result.bare.share(place, run.figures)
-            for place, run in enumerate(result.runs[: len(result.bare.rounds) - 1])
-        ]
-        yield _tile(f"{max(shares):.0%}", "of the bare model, at best")
+            sure = f", {pair.rate.low:.2f}–{pair.rate.high:.2f}" if pair.rate.rounds > 1 else ""
+            where = load_of(runs_of(result, pair.point)[0])
+            yield _tile(f"{pair.rate.median:.2f} ×", f"{label} ({where}{sure})")
+    shares = [one.share_of_bare for one in summaries(result) if one.share_of_bare]
+    if shares:
+        best = max(shares, key=lambda one: one.median)
+        yield _tile(f"{best.median:.0%}", "of the bare model, at the best load")
+    limited = sum(run.figures.client_limited for run in result.runs)
+    if limited:
+        yield _tile(
+            f"{limited} of {len(result.runs)}", "runs in which the tool may have been the limit", "bad"
+        )
     failed = sum(sum(run.figures.errors.values()) for run in result.runs)
-    yield _tile(str(failed), "failed")
+    yield _tile(str(failed), "failed", "bad" if failed else "")
 
 
-def _tile(value: str, label: str) -> str:
-    return f'<div class="tile"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
+def _best_tiles(result: Result) -> Iterator[str]:
+    """Of the knee, or of the load with the most good answers a second at our server: medians of rounds."""
+    if result.knee:
+        runs = [run for run in [knee_run(result)] if run]
+    else:
+        loads = [runs_of(result, point) for point in range(len(result.plan.points))]
+        runs = max(loads, key=lambda runs: median([run.figures.goodput for run in runs] or [-1.0]))
+    if not runs:
+        return
+    figures = [run.figures for run in runs]
+    where = "at the knee" if result.knee else f"at {load_of(runs[0])}"
+    rate = median(one.goodput if one.deadline else one.rate for one in figures)
+    yield _tile(f"{rate:,.1f}", f"{'good ' if figures[0].deadline else ''}answers a second {where}")
+    if latencies := [one.latency for one in figures if one.latency]:
+        yield _tile(f"{median(one.p50 for one in latencies):.1f} ms", "median latency there")
+        yield _tile(f"{median(one.p99 for one in latencies):.1f} ms", "p99 there")
+
+
+def _tile(value: str, label: str, kind: str = "") -> str:
+    return f'<div class="tile {kind}"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
 
 
 _HEAD = ("load", "answers/s", "good", "p50 ms", "p90 ms", "p99 ms", "max ms", "batch", "failed", "dropped")
 
 
 def _table(result: Result) -> Iterator[str]:
-    yield "<tr>" + "".join(f"<th>{title}</th>" for title in _HEAD) + "</tr>"
+    yield _row(_HEAD, "th")
     for one in series_of(result):
         yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in _cells(one)) + "</tr>"
 
 
 def _cells(one: Series) -> list[str]:
-    from statistics import median
-
-    from opsin.bench.figures import percentile
-
     figures = [run.figures for run in one.runs]
     batches = [each.mean_batch_size for each in figures if each.mean_batch_size]
-    latencies = (
-        [f"{percentile(one.latencies, share):.1f}" for share in (0.5, 0.9, 0.99, 1.0)]
-        if one.latencies
-        else ["-"] * 4
-    )
+    # Of several rounds the medians, as the terminal has them.
+    known = [each.latency for each in figures if each.latency]
+    latencies = [
+        f"{median(getattr(each, name) for each in known):.1f}" if known else "-"
+        for name in ("p50", "p90", "p99", "max")
+    ]
     return [
         f'<span class="dot" style="background:{one.colour}"></span>{escape(one.name)}',
         f"{median(each.rate for each in figures):,.1f}",
@@ -139,3 +164,65 @@ def _cells(one: Series) -> list[str]:
         str(sum(sum(each.errors.values()) for each in figures)),
         str(sum(sum(each.dropped.values()) for each in figures)),
     ]
+
+
+_STREAM_HEAD = (
+    "streams", "age p50 ms", "age p99 ms", "fairness (Jain)", "jitter ms", "worst jitter ms", "slowest fps",
+    "quickest fps", "dropped",
+)  # fmt: skip
+
+
+def _streams(result: Result) -> Iterator[str]:
+    """What streams have to tell besides; nothing of calls."""
+    shown = [one for one in series_of(result) if any(run.figures.streams for run in one.runs)]
+    if shown:
+        yield _row(_STREAM_HEAD, "th")
+    for one in shown:
+        figures = [run.figures for run in one.runs]
+        streams = [each.streams for each in figures if each.streams]
+        drops = sum((Counter(each.dropped) for each in figures), Counter[str]())
+        yield _row(
+            [
+                one.name,
+                *(_median(getattr(each, name) for each in figures) for name in ("age_p50", "age_p99")),
+                _median((each.fairness for each in streams), 3),
+                _median(each.jitter for each in streams),
+                _median(each.jitter_worst for each in streams),
+                _median(min(single.rate for single in each.each) for each in streams),
+                _median(max(single.rate for single in each.each) for each in streams),
+                ", ".join(f"{count} {why}" for why, count in drops.most_common()) or "0",
+            ]
+        )
+
+
+def _pairs(result: Result) -> Iterator[str]:
+    """Ratios of two servers, with their intervals."""
+    found = pairs(result)
+    if found:
+        ours, theirs = (result.plan.client_of(side)["target"] for side in (0, 1))
+        yield _row([f"{ours} over {theirs}", "answers/s", "p50", "p99", "confidence"], "th")
+    for pair in found:
+        ratios = [pair.rate, pair.p50, pair.p99]
+        yield _row(
+            [
+                load_of(runs_of(result, pair.point)[0]),
+                *(_ratio(one) for one in ratios),
+                f"{pair.rate.confidence:.1%}" if pair.rate and pair.rate.confidence else "-",
+            ]
+        )
+
+
+def _ratio(ratio: Interval | None) -> str:
+    if ratio is None:
+        return "-"
+    between = f" ({ratio.low:.2f}–{ratio.high:.2f})" if ratio.rounds > 1 else ""
+    return f"{ratio.median:.2f}{between}"
+
+
+def _median(values: Iterable[float | None], digits: int = 1) -> str:
+    known = [value for value in values if value is not None]
+    return f"{median(known):,.{digits}f}" if known else "-"
+
+
+def _row(cells: Sequence[str], kind: str = "td") -> str:
+    return "<tr>" + "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in cells) + "</tr>"

@@ -1,4 +1,4 @@
-"""How sure a median over rounds is. Pure.
+"""Percentiles, fairness, and how sure a median over rounds is. Pure.
 
 The interval is the sign test's: between two of the ordered rounds, so far out that the median of all rounds
 there could be lies between them with the probability told. It assumes only that rounds are independent, not
@@ -8,11 +8,11 @@ greatest round, and the probability that goes with them (93.8 % for five, 75 % f
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import comb
+from math import ceil, comb
 from statistics import median
 from typing import Any
 
-__all__ = ["WANTED", "Interval", "jain", "median_of"]
+__all__ = ["WANTED", "Interval", "jain", "median_of", "percentile"]
 
 WANTED = 0.95
 
@@ -51,6 +51,11 @@ def _confidence(count: int, left_out: int) -> float:
     """That the median lies within, when so many of the ordered values are left out on either side."""
     outside: float = sum(comb(count, k) for k in range(left_out + 1)) / 2**count
     return max(0.0, 1 - 2 * outside)
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The smallest of the ascending values that `share` (0..1) of them do not exceed (nearest rank)."""
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
 def jain(shares: Sequence[float]) -> float:

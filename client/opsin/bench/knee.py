@@ -50,9 +50,14 @@ class KneeSearch:
         """Whether the tool gave out before the server: the knee is at least what was found."""
         return self._done
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether so many steps were tried without an end that no more are."""
+        return len(self.steps) >= MOST_STEPS
+
     def next(self) -> float | None:
         """The rate to try; None when the knee is found, or cannot be."""
-        if self._done or len(self.steps) >= MOST_STEPS:
+        if self._done or self.exhausted:
             return None
         if not self.steps:
             return self.start

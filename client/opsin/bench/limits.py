@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from opsin.bench.intervals import percentile
 from opsin.bench.load import Recording
 
 __all__ = ["Limits", "limits_of"]
@@ -41,7 +42,7 @@ def limits_of(recordings: Sequence[Recording], scale: float, *, open_loop: bool)
     cpu = max((one.cpu_seconds / one.seconds for one in recordings if one.seconds), default=0.0)
     machine = max((one.machine for one in recordings if one.machine is not None), default=None)
     lags = sorted(sample.lag * 1000 for one in recordings for sample in one.samples) if open_loop else []
-    lag_p50, lag_p99 = (lags[int(share * (len(lags) - 1))] if lags else None for share in (0.5, 0.99))
+    lag_p50, lag_p99 = (percentile(lags, share) if lags else None for share in (0.5, 0.99))
     unsent = sum(one.unsent for one in recordings)
     late = lag_p99 is not None and lag_p99 > max(LATE_MS, LATE_SHARE * scale)
     reasons = []

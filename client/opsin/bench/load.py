@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 __all__ = [
+    "FAILED",
     "INTERRUPTED",
     "STAGES",
     "VANISHED",
@@ -25,8 +26,8 @@ __all__ = [
 
 STAGES = ("admission", "decode", "prepare", "queue", "infer", "finish", "order")
 """The stages the server times, in the order of `Sample.stages`."""
-INTERRUPTED, VANISHED = "interrupted", "vanished"
-"""`Recording.ended`: somebody pressed Ctrl-C, or the server went away."""
+INTERRUPTED, VANISHED, FAILED = "interrupted", "vanished", "failed"
+"""Why a bench ended before its time: somebody pressed Ctrl-C, the server went away, or something else."""
 NOBODY = "UNAVAILABLE"
 """The error of a call that reached no server: gRPC's own has no reason, an Opsin server's always has one."""
 PAUSE = 0.05
@@ -164,12 +165,17 @@ async def closed_loop(
     """
     recording = Recording() if recording is None else recording
     started, cpu = time.perf_counter(), time.process_time()
+    under_way = 0
 
     async def caller() -> None:
+        nonlocal under_way
         while (number := budget.take()) is not None:
             at = time.perf_counter() - started
+            under_way += 1
             sample = await call(number)
+            under_way -= 1
             recording.samples.append(replace(sample, at=at))
+            recording.seconds = time.perf_counter() - started
             if sample.reached_nobody:
                 await asyncio.sleep(PAUSE)
 
@@ -178,6 +184,8 @@ async def closed_loop(
             for _ in range(callers):
                 group.create_task(caller())
     finally:
-        recording.seconds = time.perf_counter() - started
+        # Up to the last answer, unless there was none: what a call that is cut off waited for counts nothing.
+        recording.seconds = recording.seconds or time.perf_counter() - started
+        recording.unfinished += under_way
         recording.cpu_seconds = time.process_time() - cpu
     return recording

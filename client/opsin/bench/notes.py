@@ -81,7 +81,9 @@ def _of_knee(result: Result) -> Iterator[str]:
         return
     rule = f"99 % answered within {knee.deadline * 1000:.1f} ms of when they were due"
     if knee.rate is None:
-        yield f"no rate was held ({rule})"
+        yield f"no rate was held{' so far' if knee.cut else ''} ({rule})"
+    elif knee.cut:
+        yield f"knee: at least {knee.rate:.1f} a second ({rule}); the search was cut short"
     elif knee.limited:
         yield f"knee: at least {knee.rate:.1f} a second ({rule}); beyond it the tool was the limit"
     else:

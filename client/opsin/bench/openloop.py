@@ -42,6 +42,7 @@ async def open_loop(
     begin, cpu = time.perf_counter(), time.process_time()
     places: AbstractAsyncContextManager[object] = asyncio.Semaphore(callers) if callers else nullcontext()
     under_way: set[asyncio.Task[None]] = set()
+    sending: float | None = None
 
     async def one(number: int, due: float) -> None:
         # The way of a task from its making to here is the tool's, and counts as its lateness.
@@ -67,10 +68,12 @@ async def open_loop(
             task.add_done_callback(under_way.discard)
         if not budget.stopped:
             await _until(begin + span)
+        sending = time.perf_counter() - begin
         if under_way:
             await asyncio.wait(under_way, timeout=drain)
     finally:
-        elapsed = time.perf_counter() - begin
+        # The patience with what is under way after an early end is no time in which calls were sent.
+        elapsed = time.perf_counter() - begin if sending is None else sending
         recording.seconds = max(recording.seconds, min(span, elapsed))
         recording.unfinished += len(under_way)
         for task in list(under_way):

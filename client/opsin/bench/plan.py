@@ -9,6 +9,7 @@ from opsin.bench.arrivals import Arrivals
 from opsin.bench.bare import BarePlan
 from opsin.bench.job import Job
 from opsin.bench.messages import Asked
+from opsin.bench.pairing import Turn
 from opsin.bench.payloads import Payload
 
 __all__ = ["Plan", "Point", "job_of", "processes_for"]
@@ -72,14 +73,17 @@ class Plan:
 
 def processes_for(point: Point, cores: int, *, local: bool) -> int:
     """As many as the load needs; at most a half of the cores when the server is on this machine, too."""
-    wanted = ceil(point.offered / RATE_EACH) if point.offered else ceil((point.callers or 1) / CALLERS_EACH)
-    return max(1, min(wanted, cores // 2 if local else cores))
+    most = cores // 2 if local else cores
+    each = point.offered / RATE_EACH if point.offered else (point.callers or 1) / CALLERS_EACH
+    # The rate of a trace whose calls are all due at once is endless.
+    return max(1, ceil(min(each, most)))
 
 
-def job_of(plan: Plan, point: Point, *, number: int, side: int = 0, drain: float | None = None) -> Job:
-    """The job of one run. number: of the round; both sides of a round get the same inputs and arrivals."""
+def job_of(plan: Plan, point: Point, turn: Turn, *, drain: float | None = None) -> Job:
+    """The job of one run. Both sides of a round get the same inputs and arrivals; no other run does."""
+    number = turn.round + 1
     return Job(
-        client=plan.client_of(side),
+        client=plan.client_of(turn.side),
         method=plan.method,
         payload=plan.payload,
         asked=plan.asked,
@@ -89,6 +93,6 @@ def job_of(plan: Plan, point: Point, *, number: int, side: int = 0, drain: float
         warmup=plan.warmup,
         arrivals=point.arrivals.again(number) if point.arrivals else None,
         connections=plan.connections or plan.processes_of(point),
-        seed=1000 * number,
+        seed=1000 * (number * len(plan.points) + turn.point),
         drain=drain,
     )

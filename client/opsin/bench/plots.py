@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from statistics import median
 from typing import Any
 
 from opsin.bench.load import STAGES, Sample
@@ -13,7 +14,11 @@ from opsin.bench.summary import runs_of
 
 __all__ = ["PlotsMissingError", "Series", "check_plots", "plots", "series_of"]
 
-COLOURS = ("#0b6e99", "#d9730d", "#6b8e23", "#8e4585", "#3b8f7e", "#777777", "#c9a227", "#2f4b7c")
+COLOURS = (
+    *("#0b6e99", "#d9730d", "#6b8e23", "#8e4585", "#3b8f7e", "#777777", "#c9a227", "#2f4b7c"),
+    *("#a63d57", "#5aa9e6", "#b5651d", "#4d4d4d", "#9acd32", "#c77dff", "#008080", "#e07a5f"),
+)
+"""As many as a search has steps: of more than eight, five that are drawn together are told apart."""
 FAILED = "#c0392b"
 DROPPED = "#d9a441"
 MOST_SERIES = 5
@@ -183,8 +188,8 @@ def _throughput(ax: Any, series: Sequence[Series]) -> None:
         ax.plot(xs, [count * scale for count in answered], color=one.colour, label=one.name)
         if any(failed):
             ax.plot(xs, [count * scale for count in failed], color=FAILED, lw=1, ls=":")
-        if one.runs[0].figures.offered and len(series) == 1:
-            ax.axhline(one.runs[0].figures.offered, color="#9aa3ad", ls="--", lw=1, label="offered")
+        if (offered := one.runs[0].figures.offered_rate) and len(series) == 1:
+            ax.axhline(offered, color="#9aa3ad", ls="--", lw=1, label="offered")
     ax.set_ylim(bottom=0)
     ax.set_xlabel("s")
     ax.set_ylabel("answers a second")
@@ -224,8 +229,8 @@ def _by_load(figure: Any, result: Result) -> None:
         if not chosen:
             continue
         xs = [one.runs[0].figures.offered or one.runs[0].figures.callers for one in chosen]
-        goodput = [sum(run.figures.goodput for run in one.runs) / len(one.runs) for one in chosen]
-        p99 = [_percentile(one, 0.99) for one in chosen]
+        goodput = [median(run.figures.goodput for run in one.runs) for one in chosen]
+        p99 = [_p99(one) for one in chosen]
         left.plot(xs, goodput, "o-", color=colour, ms=4, label=str(result.plan.client_of(side)["target"]))
         right.plot(xs, p99, "o-", color=colour, ms=4)
     if open_loop:
@@ -247,6 +252,12 @@ def _by_load(figure: Any, result: Result) -> None:
         ax.set_xlabel("offered a second" if open_loop else "callers")
     if result.plan.rival:
         left.legend(fontsize=9)
+
+
+def _p99(one: Series) -> float:
+    """As the tables have it: the median of the rounds."""
+    known = [run.figures.latency.p99 for run in one.runs if run.figures.latency]
+    return median(known) if known else math.nan
 
 
 def _stages(ax: Any, series: Sequence[Series]) -> None:
@@ -286,7 +297,7 @@ def _rounds(ax: Any, series: Sequence[Series]) -> None:
     for one in series:
         xs = [run.turn.round + 1 for run in one.runs]
         ax.plot(xs, [run.figures.rate for run in one.runs], "o-", ms=5, color=one.colour, label=one.name)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.08 * max(run.figures.rate for one in series for run in one.runs) or 1)
     ax.set_xlabel("round")
     ax.set_ylabel("answers a second")
     ax.xaxis.get_major_locator().set_params(integer=True)
@@ -297,12 +308,6 @@ def _legend_above(ax: Any) -> None:
     ax.legend(
         fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2, markerscale=2
     )
-
-
-def _percentile(one: Series, share: float) -> float:
-    from opsin.bench.figures import percentile
-
-    return percentile(one.latencies, share) if one.latencies else float("nan")
 
 
 def _log_if_wide(ax: Any, values: Sequence[float]) -> None:

@@ -9,11 +9,20 @@ __all__ = ["BenchError", "start"]
 
 
 class BenchError(Exception):
-    """The run cannot be measured; the message says why. unreachable: because no server answers."""
+    """The run cannot be measured; the message says why.
 
-    def __init__(self, message: str, *, unreachable: bool = False) -> None:
+    unreachable: because no server answers. target: which server it was about. code, reason: gRPC's and the
+    server's, where it said so.
+    """
+
+    def __init__(
+        self, message: str, *, unreachable: bool = False, target: str = "", code: str = "", reason: str = ""
+    ) -> None:
         super().__init__(message)
         self.unreachable = unreachable
+        self.target = target
+        self.code = code
+        self.reason = reason
 
 
 def start(module: Sequence[str], *, stdin: int) -> "subprocess.Popen[str]":

@@ -8,7 +8,7 @@ from opsin.bench.intervals import Interval
 from opsin.bench.run import Result, Run
 from opsin.bench.summary import pairs, runs_of, summaries
 
-__all__ = ["lines", "load_of", "tables"]
+__all__ = ["knee_run", "lines", "load_of", "tables"]
 
 BARS = 16
 
@@ -35,7 +35,7 @@ def _knee_line(result: Result) -> Iterator[dict[str, Any]]:
         yield {
             "kind": "knee",
             "rate": knee.rate,
-            "at_least": knee.limited,
+            "at_least": knee.at_least,
             "deadline": knee.deadline,
             "steps": [
                 {"rate": step.rate, "held": step.held, "client_limited": step.limited} for step in knee.steps
@@ -69,13 +69,19 @@ def tables(result: Result) -> Iterator[Any]:
         yield _pairs(result)
 
 
+def knee_run(result: Result) -> Run | None:
+    """The run at the knee: a rate may have been tried twice, and the last try is believed."""
+    knee = result.knee and result.knee.rate
+    return next((run for run in reversed(result.runs) if knee and run.figures.offered == knee), None)
+
+
 def load_of(run: Run) -> str:
     """What a load is called: `8 callers`, `100 a second`."""
     what = "stream" if run.figures.streams else "caller"
     callers = f"{run.figures.callers} {what}{'s' if run.figures.callers != 1 else ''}"
     if run.figures.offered is None:
         return callers
-    rate = f"{run.figures.offered:.4g} a second"
+    rate = f"{run.figures.offered:.4g} a second" if run.figures.offered_rate else "all at once"
     return f"{callers}, {rate}" if run.figures.callers else rate
 
 
@@ -125,7 +131,7 @@ def _knee_table(result: Result) -> Any:
         figures = run.figures
         bar = "█" * round(figures.good_share * BARS)
         latency = figures.latency
-        mark = "knee" if figures.offered == result.knee.rate else ""
+        mark = "knee" if run is knee_run(result) else ""
         drawn.add_row(
             f"{figures.offered:.1f}",
             f"{figures.rate:.1f}",

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 
 from opsin.bench.arrivals import Arrivals
@@ -11,7 +12,7 @@ from opsin.bench.bare import run_bare
 from opsin.bench.figures import Bare, Figures, figures_of
 from opsin.bench.fleet import Progress, run_jobs, split
 from opsin.bench.knee import HELD_SHARE, KneeSearch, Step
-from opsin.bench.load import Recording
+from opsin.bench.load import FAILED, INTERRUPTED, VANISHED, Recording
 from opsin.bench.pairing import Turn, turns
 from opsin.bench.payloads import make_pictures
 from opsin.bench.plan import Plan, Point, job_of
@@ -41,38 +42,47 @@ class Run:
 class Knee:
     """A knee that was looked for. steps: in the order they were run, as `runs` are. deadline: seconds.
 
-    rate: the highest that was held; None when none was. limited: the tool gave out first.
+    rate: the highest that was held; None when none was. limited: the tool gave out first. cut: the search
+    ended before the knee was found. Either way it lies at `rate` or above.
     """
 
     rate: float | None
     limited: bool
     deadline: float
     steps: tuple[Step, ...]
+    cut: bool = False
+
+    @property
+    def at_least(self) -> bool:
+        """Whether it may lie higher."""
+        return self.limited or self.cut
 
 
 @dataclass(slots=True)
 class Result:
-    """What came of it. ended: why before its time; "" when it was not."""
+    """What came of it. ended: why before its time; "" when it was not. failure: the error that ended it."""
 
     plan: Plan
     runs: list[Run] = field(default_factory=list)
     bare: Bare | None = None
     knee: Knee | None = None
     ended: str = ""
+    failure: BenchError | None = None
 
 
 def measure(plan: Plan, say: Say = lambda _: None) -> Result:
     """Run the plan; `say` is told what is being done. Raises `BenchError`."""
     plan = _as_served(plan)
-    result = Result(plan)
-    rounds = _bare(plan, say)
-    for turn in turns(len(plan.points), plan.rounds, paired=plan.rival is not None, seed=plan.seed):
-        run = _run(plan, plan.points[turn.point], turn, _telling(say, _doing(plan, turn)))
-        result.runs.append(run)
-        if run.figures.ended:
-            result.ended = run.figures.ended
-            break
+    result, rounds = Result(plan), list[float]()
+    with _kept(result):
         rounds += _bare(plan, say)
+        for turn in turns(len(plan.points), plan.rounds, paired=plan.rival is not None, seed=plan.seed):
+            run = _run(plan, plan.points[turn.point], turn, _telling(say, _doing(plan, turn)))
+            result.runs.append(run)
+            if run.figures.ended:
+                result.ended = run.figures.ended
+                break
+            rounds += _bare(plan, say)
     if (bare := plan.bare) and len(rounds) > 1:
         result.bare = Bare(bare.model, tuple(rounds), bare.processes, bare.batch, bare.threads)
     return result
@@ -82,7 +92,7 @@ def find_knee(plan: Plan, say: Say = lambda _: None) -> Result:
     """Step the rate of the plan's first load, from its own if it has one, until the knee is found."""
     point, result = plan.points[0], Result(plan)
     lone = _lone(plan, say)
-    if not lone.latency or lone.ended:
+    if not lone.latency:
         result.ended = lone.ended
         return result
     alone = lone.latency.p50 / 1000
@@ -90,18 +100,36 @@ def find_knee(plan: Plan, say: Say = lambda _: None) -> Result:
     stepped = replace(plan, deadline=deadline, total=None, duration=plan.duration or STEP_SECONDS)
     arrivals = point.arrivals or Arrivals("poisson", 0.5 / alone, seed=plan.seed)
     search = KneeSearch(arrivals.rate)
-    while (rate := search.next()) is not None:
-        load = Point(point.callers, replace(arrivals, rate=rate))
-        turn = Turn(0, len(result.runs))
-        run = _run(stepped, load, turn, _telling(say, f"{rate:.3g} a second"), drain=deadline)
-        if run.figures.ended:
-            result.ended = run.figures.ended
-            break
-        result.runs.append(run)
-        held = run.figures.good_share >= HELD_SHARE
-        search.take(Step(rate, held, run.figures.client_limited))
-    result.knee = Knee(search.knee, search.limited, deadline, tuple(search.steps))
+    with _kept(result):
+        while (rate := search.next()) is not None:
+            load = Point(point.callers, replace(arrivals, rate=rate))
+            turn = Turn(0, len(result.runs))
+            run = _run(stepped, load, turn, _telling(say, f"{rate:.3g} a second"), drain=deadline)
+            if run.figures.ended:
+                result.ended = run.figures.ended
+                break
+            result.runs.append(run)
+            held = run.figures.good_share >= HELD_SHARE
+            search.take(Step(rate, held, run.figures.client_limited))
+    cut = bool(result.ended) or search.exhausted
+    result.knee = Knee(search.knee, search.limited, deadline, tuple(search.steps), cut)
     return result
+
+
+@contextmanager
+def _kept(result: Result) -> Iterator[None]:
+    """What was measured outlives what ends the bench between two runs; nothing measured, nothing kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not result.runs:
+            raise
+        result.ended = INTERRUPTED
+    except BenchError as failure:
+        if not result.runs:
+            raise
+        result.ended = VANISHED if failure.unreachable else FAILED
+        result.failure = failure
 
 
 @contextmanager
@@ -112,14 +140,23 @@ def pictures(width: int, height: int) -> Iterator[tuple[str, ...]]:
 
 
 def _lone(plan: Plan, say: Say) -> Figures:
-    """A caller that is alone: nobody is quicker."""
+    """A caller that is alone: nobody is quicker. Raises `BenchError` when it is not answered at all."""
     method = "detect" if plan.method == "stream" else plan.method
     alone = replace(plan, method=method, total=None, duration=LONE_SECONDS)
-    return _run(alone, Point(1), Turn(0, 0), _telling(say, "one caller alone")).figures
+    run = _run(alone, Point(1), Turn(0, -1), _telling(say, "one caller alone"))
+    first = next((sample for one in run.recordings for sample in one.samples), None)
+    if first is not None and not run.figures.latency and not run.figures.ended:
+        reasons = ", ".join(run.figures.errors)
+        raise BenchError(
+            f"a lone caller got no answer ({reasons}); there is no knee to look for.",
+            code=first.code,
+            reason=first.error,
+        )
+    return run.figures
 
 
 def _run(plan: Plan, point: Point, turn: Turn, progress: Progress, *, drain: float | None = None) -> Run:
-    job = job_of(plan, point, number=turn.round, side=turn.side, drain=drain)
+    job = job_of(plan, point, turn, drain=drain)
     recordings = tuple(run_jobs(split(job, plan.processes_of(point)), progress))
     figures = figures_of(recordings, point.callers or 0, offered=point.offered, deadline=plan.deadline)
     return Run(turn, point, figures, recordings)
@@ -127,11 +164,11 @@ def _run(plan: Plan, point: Point, turn: Turn, progress: Progress, *, drain: flo
 
 def _doing(plan: Plan, turn: Turn) -> str:
     point = plan.points[turn.point]
-    what = f"{point.offered:.6g} a second" if point.offered else f"{point.callers} callers"
-    if plan.method == "stream":
-        what = f"{point.callers} streams" + (
-            f", {point.offered:.6g} frames a second" if point.offered else ""
-        )
+    each = "frames" if plan.method == "stream" else "calls"
+    what = f"{point.callers} {'streams' if plan.method == 'stream' else 'callers'}" if point.callers else ""
+    if point.offered:
+        rate = f"{point.offered:.6g} {each} a second" if isfinite(point.offered) else f"all {each} at once"
+        what = f"{what}, {rate}" if what else rate
     sides = f" at {plan.client_of(turn.side)['target']}" if plan.rival else ""
     rounds = f"round {turn.round + 1} of {plan.rounds}: " if plan.rounds > 1 else ""
     return rounds + what + sides
@@ -151,10 +188,21 @@ def _as_served(plan: Plan) -> Plan:
     """The bare model runs as the server says that it runs its own: the same runtime and number type."""
     if plan.bare is None:
         return plan
-    from opsin._client import Client  # brings gRPC, which the help of a command has no use for
+    # They bring gRPC, which the help of a command has no use for.
+    from opsin._client import Client
+    from opsin._errors import OpsinError, Unreachable
 
-    with Client(**plan.client) as client:
-        served = client.model(plan.asked.model)
+    try:
+        with Client(**plan.client) as client:
+            served = client.model(plan.asked.model)
+    except OpsinError as error:
+        raise BenchError(
+            error.message,
+            unreachable=isinstance(error, Unreachable),
+            target=str(plan.client["target"]),
+            code=error.code.name,
+            reason=error.reason or "",
+        ) from None
     return replace(plan, bare=replace(plan.bare, runtime=served.runtime, dtype=served.dtype))
 
 

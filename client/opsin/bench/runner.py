@@ -121,11 +121,8 @@ class Run:
 
     def _offsets(self, stream: int) -> Iterator[float] | None:
         job = self._job
-        if job.arrivals is None:
-            return None
-        streams = job.callers or 1
-        total = None if job.total is None else job.total // streams + (stream < job.total % streams)
-        return job.arrivals.part(stream, streams).offsets(total=total, duration=job.duration)
+        arrivals, total = job.camera(stream)
+        return arrivals.offsets(total=total, duration=job.duration) if arrivals else None
 
     def _watched(self, call: Call) -> Call:
         async def watched(number: int) -> Sample:

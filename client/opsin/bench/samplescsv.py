@@ -49,7 +49,7 @@ def _row(run: Run, server: str, process: int, sample: Sample) -> list[object]:
     return [
         server,
         run.point.callers or "",
-        run.point.offered or "",
+        run.figures.offered_rate or "",
         run.turn.round,
         process,
         sample.stream or "",

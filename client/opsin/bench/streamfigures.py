@@ -24,11 +24,18 @@ class OneStream:
     rate: float
     jitter: float
 
+    @property
+    def due(self) -> int:
+        """Frames that came to an end, whichever."""
+        return self.answered + self.dropped + self.failed
+
 
 @dataclass(frozen=True, slots=True)
 class StreamFigures:
-    """All streams of a run. fairness: Jain's index of their answered frames, 1 when all got the same.
+    """All streams of a run. fairness: Jain's index, 1 when all got the same.
 
+    It is of their answered frames where each sends as many as it is let, and of the answered part of its own
+    frames where it sends at a rate: chance, or a camera that is quicker, is no unfair server.
     jitter: milliseconds, the median stream's; jitter_worst: the worst one's.
     """
 
@@ -38,15 +45,21 @@ class StreamFigures:
     each: tuple[OneStream, ...]
 
 
-def stream_figures(recordings: Sequence[Recording]) -> StreamFigures | None:
-    """Figures over the streams of all processes; None for a run without frames."""
+def stream_figures(recordings: Sequence[Recording], *, paced: bool = False) -> StreamFigures | None:
+    """Figures over the streams of all processes; None for a run without frames. paced: sent at a rate."""
     seconds = max((recording.seconds for recording in recordings), default=0.0)
     each = tuple(_one(samples, seconds) for one in recordings for samples in _by_stream(one))
     if not each:
         return None
-    jitters = sorted(stream.jitter for stream in each)
-    fairness = jain([stream.answered for stream in each])
+    jitters = sorted(stream.jitter for stream in each if stream.answered > 1) or [0.0]
+    # All frames are accounted for unless some were cut off: then a stream without any had none of its own.
+    silent = paced and not any(recording.unfinished for recording in recordings)
+    fairness = jain([_share(one, paced) for one in each if one.due or not silent])
     return StreamFigures(fairness, jitters[len(jitters) // 2], jitters[-1], each)
+
+
+def _share(stream: OneStream, paced: bool) -> float:
+    return stream.answered / max(1, stream.due) if paced else stream.answered
 
 
 def jitter(delays: Sequence[float]) -> float:

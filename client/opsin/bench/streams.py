@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
@@ -27,8 +27,8 @@ from opsin.bench.messages import PATHS, Asked, Maker, frame_message, opening
 __all__ = ["Camera", "film"]
 
 _END: Any = getattr(grpc.aio, "EOF")  # noqa: B009  which its type stubs have forgotten
-GONE_AWAY = "GO_AWAY"
-"""The error of a frame that the server ended the stream before."""
+GONE_AWAY, TOO_LATE = "GO_AWAY", "DEADLINE_EXCEEDED"
+"""The errors of a frame that the server ended the stream before, and that it left for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,16 @@ async def film(
     return recording
 
 
+class _Sent(NamedTuple):
+    """A frame under way: when it was due and how late the tool was with it, and when it was sent."""
+
+    due: float
+    lag: float
+    moment: float
+
+
 class _Film:
-    """One camera under way: a task that sends, and the reading of replies."""
+    """One camera under way: a task that sends, one that watches the time, and the reading of replies."""
 
     def __init__(
         self,
@@ -117,7 +125,8 @@ class _Film:
         self._budget = budget
         self._keep = keep
         self._begin = begin
-        self._waiting: dict[int, tuple[float, float]] = {}
+        self._waiting: dict[int, _Sent] = {}
+        self._late = self._heard = False
         self._sequence = 0
         self._window = 1
         self._ahead: float | None = None
@@ -140,9 +149,12 @@ class _Film:
         why = Sample(0.0, error=GONE_AWAY, code="UNAVAILABLE")
         call = self._way(metadata=self._connections.sent["metadata"], timeout=None)
         sending: asyncio.Task[None] | None = None
+        self._late = self._heard = False
+        watching = asyncio.create_task(self._watch(call))
         try:
             await call.write(opening(self._asked))
             while (reply := await call.read()) is not _END:
+                self._heard = True
                 sending = sending or asyncio.create_task(self._send(call))
                 self._note(pb.StreamDetectResponse.FromString(reply))
         except grpc.aio.AioRpcError as error:
@@ -151,8 +163,13 @@ class _Film:
             why = failed(self._connections.error(await _ended(call)), 0.0)
         except DecodeError:
             why = Sample(0.0, error=MALFORMED, code="INTERNAL")
+        except asyncio.CancelledError:
+            if not self._late:
+                raise
+            why = Sample(0.0, error=TOO_LATE, code=TOO_LATE)
         finally:
             call.cancel()
+            watching.cancel()
             if sending is not None:
                 sending.cancel()
                 with suppress(asyncio.CancelledError):
@@ -161,11 +178,24 @@ class _Film:
             self._miss(why)
         self._lose(why)
 
+    async def _watch(self, call: Any) -> None:
+        """End a stream whose server leaves the opening, or a frame, for longer than a call may take."""
+        limit, opened = self._connections.sent["timeout"], time.perf_counter()
+        while limit is not None:
+            now = time.perf_counter()
+            oldest = next((one.moment for one in self._waiting.values()), now)
+            since = oldest if self._heard else opened
+            if now - since >= limit:
+                self._late = True
+                call.cancel()
+                return
+            await asyncio.sleep(since + limit - now)
+
     def _lose(self, why: Sample) -> None:
         """The stream is over: whatever it left unanswered failed."""
         now = time.perf_counter()
-        for due, lag in self._waiting.values():
-            self._keep(self._placed(replace(why, seconds=now - due), due, lag))
+        for one in self._waiting.values():
+            self._keep(self._placed(replace(why, seconds=now - one.due), one.due, one.lag))
         self._waiting.clear()
         self._over = self._over or self._budget.stopped
 
@@ -184,15 +214,20 @@ class _Film:
         self._over = offset is None
 
     async def _send(self, call: Any) -> None:
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # its reader learns why
+        try:
             while (taken := await self._next()) is not None:
                 number, due, lag = taken
                 message = frame_message(self._sequence + 1, self._make(number))
                 self._sequence += 1
-                self._waiting[self._sequence] = (due, lag)
+                self._waiting[self._sequence] = _Sent(due, lag, time.perf_counter())
                 await call.write(message)
             self._over = True
             await call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # the reader of the call learns why
+        except Exception:
+            call.cancel()  # or else its reader would wait for ever
+            raise
 
     async def _next(self) -> tuple[int, float, float] | None:
         """Number of the next frame, when it is taken, and how late the tool is with it; None: no more."""
@@ -238,8 +273,7 @@ class _Film:
                 return
         found = self._waiting.pop(body.sequence, None)
         if found is not None:
-            due, lag = found
-            self._keep(self._placed(replace(sample, seconds=now - due), due, lag))
+            self._keep(self._placed(replace(sample, seconds=now - found.due), found.due, found.lag))
         self._answered.set()
 
     def _placed(self, sample: Sample, due: float, lag: float) -> Sample:

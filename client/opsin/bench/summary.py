@@ -47,17 +47,19 @@ class Pair:
 
 
 def runs_of(result: Result, point: int, side: int = 0) -> list[Run]:
-    """The runs of one load at one server, in the order of the rounds."""
+    """The runs of one load at one server by round; one that was cut short only if there is no other."""
     return [run for _, run in _placed(result, point, side)]
 
 
 def _placed(result: Result, point: int, side: int) -> list[tuple[int, Run]]:
     """The same with their places among all runs."""
-    return [
+    found = [
         (place, run)
         for place, run in enumerate(result.runs)
         if (run.turn.point, run.turn.side) == (point, side)
     ]
+    # A round that lasted a moment says less than one that went through, and would count as much.
+    return [(place, run) for place, run in found if not run.figures.ended] or found
 
 
 def summaries(result: Result) -> list[Summary]:

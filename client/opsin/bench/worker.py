@@ -72,8 +72,9 @@ async def work(job: Job) -> Recording:
     orders = Orders()
     async with Connections(link_of(job.client), job.connections) as connections:
         run = Run(job, connections)
-        await run.probe()
-        await run.warm()
+        if not await _prepared(run, orders):
+            run.stop(INTERRUPTED)
+            return run.recording
         # What is alive now stays so. A collection of everything would stop all callers at once.
         gc.collect()
         gc.freeze()
@@ -81,6 +82,26 @@ async def work(job: Job) -> Recording:
         _say({"ready": True})
         await orders.go()
         return await _measured(run, orders)
+
+
+async def _prepared(run: Any, orders: Orders) -> bool:
+    """The first call and the warm-up; whether nobody said stop meanwhile, as a parent that dies does."""
+
+    async def prepare() -> None:
+        await run.probe()
+        await run.warm()
+
+    preparing = asyncio.ensure_future(prepare())
+    stopping = asyncio.create_task(orders.stopped.wait())
+    await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if preparing.done():
+        await preparing
+        return True
+    preparing.cancel()
+    with suppress(asyncio.CancelledError):
+        await preparing
+    return False
 
 
 async def _measured(run: Any, orders: Orders) -> Recording:
@@ -104,12 +125,14 @@ async def _measured(run: Any, orders: Orders) -> Recording:
 
 
 async def _tell(recording: Recording) -> None:
-    told = failed = 0
+    told = answered = failed = 0
     while True:
         await asyncio.sleep(EVERY)
-        failed += sum(bool(sample.error) for sample in recording.samples[told:])
-        told = len(recording.samples)
-        _say({"progress": {"calls": told, "failed": failed}})
+        for sample in recording.samples[told:]:
+            answered += sample.answered
+            failed += bool(sample.error)
+            told += 1
+        _say({"progress": {"answered": answered, "failed": failed}})
 
 
 def _say(line: dict[str, Any]) -> None:
@@ -133,8 +156,16 @@ def main() -> None:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             told = runner.run(work(job)).to_wire()
     except opsin.OpsinError as error:
-        told = {"error": error.message, "unreachable": isinstance(error, opsin.Unreachable)}
-    _say(told)
+        told = {
+            "error": error.message,
+            "unreachable": isinstance(error, opsin.Unreachable),
+            "code": error.code.name,
+            "reason": error.reason or "",
+        }
+    try:
+        _say(told)
+    except BrokenPipeError:  # the parent has died; what is left in the buffer is to raise nothing either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _first_line() -> str:

@@ -19,7 +19,7 @@ from opsin.cli.benchplan import plan_of
 from opsin.cli.benchsave import check_load, check_outputs, save
 from opsin.cli.connection import ClientCommand, settings_of
 from opsin.cli.exits import EPILOG, ExitCode
-from opsin.cli.failures import exit_code, nobody_at, warn
+from opsin.cli.failures import describe, exit_code, nobody_at, warn
 from opsin.cli.fields import taking
 from opsin.cli.output import Screen
 
@@ -54,9 +54,10 @@ def bench(ctx: typer.Context, options: Options) -> None:
         check_load(wanted, len(plan.points), knee=options.knee)
         with screen.doing() as say:
             result = (find_knee if options.knee else measure)(plan, say)
-        save(result, wanted)
+        saved = save(result, wanted)
         _show(result, screen, printed=any(one.path is None for one in wanted))
-    raise typer.Exit(_end(result))
+    code = _end(result)
+    raise typer.Exit(code if saved else code or ExitCode.SOME_FAILED)
 
 
 def _show(result: Result, screen: Screen, *, printed: bool) -> None:
@@ -80,25 +81,49 @@ def _end(result: Result) -> ExitCode:
             warn("interrupted")
             return ExitCode.INTERRUPTED
         case str(ended) if ended == VANISHED:
-            last = result.runs[-1].figures if result.runs else None
-            when = f" after {last.seconds:.1f} s of a run, {last.answered} calls answered" if last else ""
-            warn(f"the server went away{when}; what was measured until then is shown.")
+            warn(f"the server went away{_when(result)}; what was measured until then is shown.")
             return ExitCode.UNREACHABLE
+    if result.failure:
+        warn(f"ended early: {_told(result.failure, '')}")
+        return _code_of(result.failure.code, result.failure.reason)
     if not any(one.errors or one.refused for one in figures):
         return ExitCode.OK
     return ExitCode.SOME_FAILED if answered else _first_failure(result)
 
 
+def _when(result: Result) -> str:
+    if result.failure:
+        return f" between two runs ({result.failure.target})"
+    last = result.runs[-1].figures if result.runs else None
+    return f" after {last.seconds:.1f} s of a run, {last.answered} calls answered" if last else ""
+
+
 def _first_failure(result: Result) -> ExitCode:
     """When every call failed, the code is that of the first."""
-    from opsin._errors import Code, error_class
-
     samples = (sample for run in result.runs for one in run.recordings for sample in one.samples)
     first = next((sample for sample in samples if sample.error), None)
-    if first is None or first.code not in Code.__members__:
-        return ExitCode.SOME_FAILED
-    code = Code[first.code]
-    return exit_code(error_class(code, first.error)(first.error, code=code))
+    return _code_of(first.code, first.error, ExitCode.SOME_FAILED) if first else ExitCode.SOME_FAILED
+
+
+def _code_of(name: str, reason: str, other: ExitCode = ExitCode.REFUSED) -> ExitCode:
+    """The exit code that goes with a gRPC code and the server's reason."""
+    from opsin._errors import Code, error_class
+
+    if name not in Code.__members__:
+        return other
+    code = Code[name]
+    return exit_code(error_class(code, reason)(reason, code=code))
+
+
+def _told(failed: BenchError, target: str) -> str:
+    """As every command tells of such an error."""
+    from opsin._errors import Code, Unreachable, error_class
+
+    if failed.code not in Code.__members__:
+        return nobody_at(failed.target or target) if failed.unreachable else str(failed)
+    code = Code[failed.code]
+    kind = Unreachable if failed.unreachable else error_class(code, failed.reason)
+    return describe(kind(str(failed), code=code, reason=failed.reason), failed.target or target)
 
 
 @contextmanager
@@ -107,8 +132,10 @@ def _reported(target: str) -> Iterator[None]:
     try:
         yield
     except BenchError as failed:
-        warn(nobody_at(target) if failed.unreachable else str(failed))
-        raise typer.Exit(ExitCode.UNREACHABLE if failed.unreachable else ExitCode.REFUSED) from None
+        warn(_told(failed, target))
+        raise typer.Exit(
+            ExitCode.UNREACHABLE if failed.unreachable else _code_of(failed.code, failed.reason)
+        ) from None
     except KeyboardInterrupt:
         warn("interrupted")
         raise typer.Exit(ExitCode.INTERRUPTED) from None

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from opsin.bench.arrivals import Kind
 from opsin.cli.options import ModelName
 
 __all__ = ["Format", "Method", "Options", "Process"]
@@ -30,6 +31,11 @@ class Process(StrEnum):
 
     POISSON = "poisson"
     CONSTANT = "constant"
+
+    @property
+    def kind(self) -> Kind:
+        """As the load tool calls it."""
+        return "poisson" if self is Process.POISSON else "constant"
 
 
 class Format(StrEnum):
@@ -112,9 +118,13 @@ class Options:
             show_default=False,
         ),
     ] = ""
-    arrivals: Annotated[Process, _load(help="With --rps: at random moments, or evenly spaced.")] = (
-        Process.POISSON
-    )
+    arrivals: Annotated[
+        Process | None,
+        _load(
+            help="With --rps: at random moments, as users come, or evenly spaced, as cameras do.",
+            show_default="poisson; constant for streams",
+        ),
+    ] = None
     trace: Annotated[
         Path | None,
         _load(
@@ -165,8 +175,9 @@ class Options:
         _inputs(
             help="Made-up inputs: 640x480 are JPEGs of so many pixels, 1kB raw pictures of so many bytes.",
             metavar="SIZE",
+            show_default="640x480; 1kB with --text",
         ),
-    ] = "640x480"
+    ] = ""
     text: Annotated[bool, _inputs("--text", help="Made-up texts, of --size bytes.")] = False
     same: Annotated[
         bool,

@@ -1,12 +1,15 @@
 """From the values of `opsin bench`'s options to a plan. Each refusal says what would be right."""
 
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
 
 import typer
 
-from opsin.bench.arrivals import Arrivals, TraceError, read_trace
+from opsin.bench.arrivals import Arrivals, Kind, TraceError, read_trace
 from opsin.bench.bare import BarePlan
 from opsin.bench.messages import Asked
 from opsin.bench.payloads import Payload
@@ -19,8 +22,11 @@ from opsin.cli.parsing import parse_duration, parse_freshness, parse_size
 
 __all__ = ["plan_of"]
 
+T = TypeVar("T")
+
 BARE_SECONDS = 4.0
 """Of each round of the bare model, when --duration does not say."""
+PICTURE_SIZE, TEXT_SIZE = "640x480", "1kB"
 CALLERS = 8
 TOTAL = 200
 PAIRED_ROUNDS = 6
@@ -30,16 +36,18 @@ PAIRED_ROUNDS = 6
 @contextmanager
 def plan_of(options: Options, settings: Settings) -> Iterator[Plan]:
     """The plan. Made-up pictures last as long as the block. Raises `typer.BadParameter`."""
+    if not math.isfinite(options.warmup):
+        raise typer.BadParameter("a warm-up ends some time; give seconds.", param_hint="--warmup")
     points = _points(options)
-    duration = parse_duration(options.duration) if options.duration else None
-    deadline = parse_duration(options.deadline) if options.deadline else None
+    duration = _of("--duration", parse_duration, options.duration) if options.duration else None
+    deadline = _of("--deadline", parse_duration, options.deadline) if options.deadline else None
     total = None if duration else options.total or (None if options.trace else TOTAL)
     client, rival = client_options(settings), _rival(options, settings)
     asked = Asked(
         options.model,
         not options.allow_cache,
         options.batch_size,
-        parse_freshness(options.freshness),
+        _of("--freshness", parse_freshness, options.freshness),
     )
     with _payload(options) as payload:
         yield Plan(
@@ -61,13 +69,22 @@ def plan_of(options: Options, settings: Settings) -> Iterator[Plan]:
         )
 
 
+def _of(option: str, parse: Callable[[str], T], text: str) -> T:
+    """The value of an option, whose refusal names the option."""
+    try:
+        return parse(text)
+    except typer.BadParameter as refusal:
+        refusal.param_hint = option
+        raise
+
+
 def _points(options: Options) -> tuple[Point, ...]:
     streams = options.method == "stream"
     open_loop = bool(options.rps or options.trace or options.knee)
     callers: tuple[int | None, ...] = _callers(options.concurrency)
     if not callers:
         callers = (CALLERS,) if streams or not open_loop else (None,)
-    arrivals = _arrivals(options)
+    arrivals = _arrivals(options, "constant" if streams else "poisson")
     if options.knee:
         _check_knee(options, len(callers), len(arrivals))
     if not arrivals:
@@ -90,11 +107,11 @@ def _check_knee(options: Options, callers: int, rates: int) -> None:
             raise typer.BadParameter(f"{name} does not go with it.", param_hint="--find-knee")
 
 
-def _arrivals(options: Options) -> list[Arrivals]:
+def _arrivals(options: Options, usual: Kind) -> list[Arrivals]:
     rates = _rates(options.rps)
     if options.trace is None:
-        kind = "constant" if options.arrivals == "constant" else "poisson"
-        return [Arrivals(kind, rate) for rate in rates]  # type: ignore[arg-type]  # mypy widens the two
+        kind = usual if options.arrivals is None else options.arrivals.kind
+        return [Arrivals(kind, rate) for rate in rates]
     try:
         times = read_trace(options.trace)
         return [Arrivals.of_trace(times, rate) for rate in rates] or [Arrivals.of_trace(times)]
@@ -130,7 +147,8 @@ def _rates(text: str) -> tuple[float, ...]:
 def _rival(options: Options, settings: Settings) -> dict[str, object] | None:
     if options.against in ("", "bare"):
         return None
-    if ":" not in options.against:
+    host, colon, port = options.against.rpartition(":")
+    if not colon or not host or (host != "unix" and not port.isdecimal()):
         raise typer.BadParameter(
             f"{options.against!r} is neither 'bare' nor HOST:PORT.", param_hint="--against"
         )
@@ -157,7 +175,7 @@ def _payload(options: Options) -> Iterator[Payload]:
     if options.inputs:
         yield Payload("files", tuple(_files(options.inputs)), same=options.same)
         return
-    match parse_size(options.size):
+    match _of("--size", parse_size, options.size or (TEXT_SIZE if options.text else PICTURE_SIZE)):
         case (width, height) if not options.text:
             with pictures(width, height) as paths:
                 yield Payload("files", paths, same=options.same)
@@ -171,4 +189,11 @@ def _files(arguments: list[str]) -> Iterator[str]:
     for entry in find_pictures(arguments, sys.stdin.buffer):
         if entry.path is None:
             raise typer.BadParameter(f"{entry.name}: {entry.problem or 'a bench sends files only'}.")
+        try:
+            with Path(entry.path).open("rb") as file:
+                empty = not file.read(1)
+        except OSError as reason:
+            raise typer.BadParameter(f"{entry.name}: {reason.strerror or reason}.") from None
+        if empty:
+            raise typer.BadParameter(f"{entry.name} is empty: a picture file has at least a header.")
         yield str(entry.path)

@@ -7,7 +7,6 @@ from pathlib import Path
 import typer
 
 from opsin.bench.run import Result
-from opsin.cli.exits import ExitCode
 from opsin.cli.failures import warn
 
 __all__ = ["Output", "check_load", "check_outputs", "save"]
@@ -36,21 +35,23 @@ def check_load(outputs: Sequence[Output], loads: int, *, knee: bool) -> None:
         raise typer.BadParameter("a report of ghz tells of one load; give one.", param_hint="--format")
 
 
-def save(result: Result, outputs: Sequence[Output]) -> None:
-    """Write all of them. Ends the command when a file cannot be written."""
-    if not result.runs:
-        return
-    for output in outputs:
-        text = _writer(output.format)(result)
-        if output.path is None:
-            print(text)
-            continue
-        try:
-            output.path.parent.mkdir(parents=True, exist_ok=True)
-            output.path.write_text(text, encoding="utf-8")
-        except OSError as reason:
-            warn(f"{output.path} cannot be written: {reason.strerror or reason}.")
-            raise typer.Exit(ExitCode.SOME_FAILED) from None
+def save(result: Result, outputs: Sequence[Output]) -> bool:
+    """Write all of them; whether all could be."""
+    saved = [_saved(result, output) for output in outputs if result.runs]
+    return all(saved)
+
+
+def _saved(result: Result, output: Output) -> bool:
+    text = _writer(output.format)(result)
+    if output.path is None:
+        print(text)
+        return True
+    try:
+        output.path.write_text(text + "\n", encoding="utf-8")
+    except OSError as reason:
+        warn(f"{output.path} cannot be written: {reason.strerror or reason}.")
+        return False
+    return True
 
 
 def _format(path: Path, chosen: str) -> str:
@@ -73,7 +74,22 @@ def _checked(output: Output) -> Output:
             check_plots()
         except PlotsMissingError as missing:
             raise typer.BadParameter(str(missing), param_hint="--output") from None
+    if output.path is not None:
+        _check_place(output.path)
     return output
+
+
+def _check_place(path: Path) -> None:
+    """Make its folder, and see that it can be written; what it holds stays."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
+        path.open("ab").close()
+        if not there:
+            path.unlink()
+    except OSError as reason:
+        why = reason.strerror or reason
+        raise typer.BadParameter(f"{path} cannot be written: {why}.", param_hint="--output") from None
 
 
 def _writer(name: str) -> Callable[[Result], str]:

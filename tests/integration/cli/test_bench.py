@@ -80,6 +80,56 @@ def test_no_server_is_told_at_once_as_by_every_command() -> None:
     assert "opsin serve" in result.stderr
 
 
+def test_a_first_call_that_is_refused_ends_with_the_code_of_its_reason(opsin: Run, tmp_path: Path) -> None:
+    for content, code, reason in ((b"busy", 5, "QUEUE_FULL"), (b"broken", 6, "DETECTOR_FAILED")):
+        (tmp_path / "1.jpg").write_bytes(content)
+        result = bench(opsin, tmp_path, "-n", "3")
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert reason in result.stderr
+
+
+def test_the_server_that_does_not_answer_is_named(opsin: Run) -> None:
+    result = bench(opsin, "-n", "3", "--against", "127.0.0.1:1", "--repeats", "2")
+    assert result.exit_code == 3
+    assert "127.0.0.1:1" in result.stderr
+
+
+def test_the_bare_model_of_a_server_that_is_not_there_is_no_traceback(pictures: Path) -> None:
+    result = run("bench", pictures, "-n", "3", "--against", "bare")
+    assert result.exit_code == 3
+    assert "opsin serve" in result.stderr
+
+
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_sent(
+    opsin: Run, server: FakeServer, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    kept = tmp_path / "kept.json"
+    kept.write_text("before")
+    result = opsin("bench", "-n", "3", "-o", kept, "-o", tmp_path / "file" / "report.json")
+    assert result.exit_code == 2
+    assert "--output" in result.stderr
+    assert server.inference.requests == []
+    assert kept.read_text() == "before", "nothing is lost by trying"
+
+
+def test_a_picture_of_no_bytes_among_others_is_told_before_anything_is_sent(
+    opsin: Run, server: FakeServer, pictures: Path
+) -> None:
+    (pictures / "empty.jpg").write_bytes(b"")
+    result = opsin("bench", pictures, "-n", "20")
+    assert result.exit_code == 2
+    assert "empty.jpg is empty" in result.stderr
+    assert server.inference.requests == []
+
+
+def test_texts_need_no_size(opsin: Run, server: FakeServer) -> None:
+    assert bench(opsin, "--text", "-n", "3", "-c", "1").exit_code == 0
+    result = opsin("bench", "--text", "--warmup", "0", "-n", "3", "-c", "1")
+    assert result.exit_code == 0
+    assert len(server.last.text) == 1000
+
+
 def test_a_model_that_is_not_there_measures_nothing(opsin: Run) -> None:
     result = bench(opsin, "--model", "missing")
     assert (result.exit_code, result.stdout) == (4, "")

@@ -18,7 +18,7 @@ from opsin.bench.messages import Asked
 from opsin.bench.notes import notes
 from opsin.bench.pairing import Turn
 from opsin.bench.payloads import Payload, opener
-from opsin.bench.plan import Plan, Point
+from opsin.bench.plan import Plan, Point, job_of, processes_for
 from opsin.bench.report import tables
 from opsin.bench.run import Result, Run
 
@@ -192,6 +192,55 @@ def test_dealing_a_job_loses_no_caller_and_no_call(callers: int, total: int, pro
     assert sum(part.total or 0 for part in parts) == total
     assert all(part.callers and part.total for part in parts)
     assert len({part.seed for part in parts}) == len(parts)
+
+
+@given(st.integers(1, 40), st.integers(1, 300), st.integers(1, 8))
+def test_every_stream_sends_at_the_same_rate_whatever_process_it_is_in(
+    streams: int, total: int, processes: int
+) -> None:
+    """Unequal shares would pass for an unfair server."""
+    whole = Arrivals("constant", 100.0)
+    parts = split(job(method="stream", callers=streams, total=total, arrivals=whole), processes)
+    cameras = [part.camera(stream) for part in parts for stream in range(part.callers or 0)]
+    assert {arrivals and arrivals.rate for arrivals, _ in cameras} == {100.0 / streams}
+    sent = sorted(at for arrivals, count in cameras if arrivals for at in arrivals.offsets(total=count))
+    assert sent == pytest.approx(list(whole.offsets(total=total)))
+    assert all(part.span == total / 100.0 for part in parts)
+
+
+def test_a_trace_that_ends_before_the_time_given_is_spread_over_its_own() -> None:
+    """Or else three calls in a second would come out as three in ten."""
+    trace = Arrivals.of_trace([0.0, 0.5, 1.0])
+    assert job(total=None, duration=10.0, arrivals=trace).span == 1.0
+    assert job(total=None, duration=0.7, arrivals=trace).span == 0.5
+    assert job(total=2, arrivals=trace).span == 0.5
+
+
+def test_no_two_runs_of_a_bench_send_the_same_inputs_but_the_two_of_a_pair() -> None:
+    client = {"target": "x:1"}
+    plan = Plan(client, "detect", Payload("raw"), Asked(), (Point(1), Point(8)), total=9, rounds=3)
+    turns = [Turn(point, number) for point in (0, 1) for number in range(3)]
+    seeds = {job_of(plan, plan.points[turn.point], turn).seed for turn in turns}
+    assert len(seeds) == len(turns)
+    ours, theirs = (job_of(plan, plan.points[0], Turn(0, 1, side)) for side in (0, 1))
+    assert ours.seed == theirs.seed
+
+
+@pytest.mark.parametrize("count", [3, 10, 50, 99])
+def test_lateness_is_not_better_than_it_was_because_there_are_few_calls(count: int) -> None:
+    samples = [Sample(0.1, lag=0.0) for _ in range(count - 1)] + [Sample(0.1, lag=0.5)]
+    limits = figures_of([recording(*samples)], 1, offered=50.0).limits
+    assert limits.lag_p99 == 500.0, "as any p99: of fewer than a hundred the largest"
+    assert limits.reasons
+
+
+def test_calls_that_are_all_due_at_once_have_no_rate_in_what_is_written() -> None:
+    point = Point(None, Arrivals.of_trace([5.0, 5.0]))
+    assert processes_for(point, 8, local=False) == 8
+    figures = figures_of([recording(Sample(0.1))], 0, offered=point.offered)
+    assert figures.to_dict()["offered"] is None
+    assert "Infinity" not in json.dumps(figures.to_dict())
+    assert figures.limits.lag_p99 == 0.0, "an open loop all the same"
 
 
 @pytest.mark.parametrize("kind", ["raw", "text"])

@@ -97,8 +97,14 @@ def test_a_trace_of_the_simulator_means_the_same_to_both(tmp_path: Path) -> None
     assert read_trace(path) == tuple(request.at for request in Recorded.read(path).arrivals())
 
 
-def test_samples_that_were_saved_can_be_replayed() -> None:
-    assert "at" in COLUMNS
+def test_samples_that_were_saved_can_be_replayed_one_run_of_them(tmp_path: Path) -> None:
+    """Each run begins at 0: two of them together would be twice the load."""
+    path = tmp_path / "samples.csv"
+    rows = [[""] * len(COLUMNS) for _ in range(4)]
+    for row, (round_, at) in zip(rows, [(0, 0.0), (0, 0.5), (1, 0.1), (1, 0.6)], strict=True):
+        row[COLUMNS.index("round")], row[COLUMNS.index("at")] = str(round_), str(at)
+    path.write_text("\n".join(",".join(row) for row in [list(COLUMNS), *rows]))
+    assert read_trace(path) == (0.0, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +114,7 @@ def test_samples_that_were_saved_can_be_replayed() -> None:
         ("0\n1\n\nsoon\n", "line 4"),
         ("0\ninf\n", "line 2"),
         ("time,model\n1,m\n", "no column 'at'"),
+        ("at,model\n", "no times"),
         ('{"at": 1}\n{"model": "m"}\n', "line 2"),
         ('{"at": 1}\n{"at": \n', "line 2"),
     ],

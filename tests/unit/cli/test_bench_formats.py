@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from datetime import datetime
 from html.parser import HTMLParser
 from typing import Any
@@ -18,6 +20,7 @@ from opsin.bench.figures import figures_of
 from opsin.bench.ghz import report
 from opsin.bench.html import html
 from opsin.bench.knee import Step
+from opsin.bench.limits import Limits
 from opsin.bench.load import STAGES, Recording, Sample
 from opsin.bench.messages import Asked
 from opsin.bench.pairing import Turn
@@ -151,7 +154,9 @@ def test_the_page_holds_its_plots_and_fetches_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["one", "loads", "pair", "knee", "streams", "nothing answered"], ids=lambda kind: kind
+    "kind",
+    ["one", "loads", "pair", "knee", "streams", "all at once", "nothing answered"],
+    ids=lambda kind: kind,
 )
 def test_every_kind_of_bench_can_be_drawn(kind: str) -> None:
     shown = result()
@@ -169,6 +174,8 @@ def test_every_kind_of_bench_can_be_drawn(kind: str) -> None:
             recording = Recording([*samples(9, 1), *samples(5, 2)], 2.0, streams=3)
             shown = result(method="stream")
             shown.runs = [Run(Turn(0, 0), Point(3), figures_of([recording], 3), (recording,))]
+        case "all at once":
+            shown = result((Point(None, Arrivals.of_trace([3.0, 3.0])),))
         case "nothing answered":
             recording = Recording([Sample(1.0, error="X")], 1.0)
             shown.runs = [Run(Turn(0, 0), Point(1), figures_of([recording], 1), (recording,))]
@@ -176,3 +183,62 @@ def test_every_kind_of_bench_can_be_drawn(kind: str) -> None:
     assert "Throughput over time" in drawn
     for svg in drawn.values():
         assert ET.fromstring(svg).tag.endswith("svg")
+
+
+def tiles(page: str) -> list[tuple[str, str]]:
+    """The headline of a page: value and label of each tile."""
+    return re.findall(r'<div class="tile[^"]*"><b>(.*?)</b><span>(.*?)</span>', page)
+
+
+def test_the_headline_of_a_pair_is_ours_even_when_the_other_is_quicker() -> None:
+    shown = result(sides=2, rounds=2)
+    for at, run in enumerate(shown.runs):
+        if run.turn.side == 1:
+            quicker = Recording(run.recordings[0].samples, 1.0)
+            shown.runs[at] = Run(run.turn, run.point, figures_of([quicker], 4, deadline=0.02), (quicker,))
+    page = html(shown)
+    ours = shown.runs[0].figures
+    assert tiles(page)[0] == (f"{ours.goodput:.1f}", "good answers a second at 4 callers")
+    assert ("0.50 ×", "times the answers of there:2 (4 callers, 0.50–0.50)") in tiles(page)
+    assert "here:1 over there:2" in page
+    assert "0.50 (0.50–0.50)" in page, "the ratio with its interval"
+
+
+def test_the_headline_of_a_search_is_the_knee_and_not_an_overload_beyond() -> None:
+    rates = [Point(None, Arrivals("poisson", rate)) for rate in (10.0, 20.0, 40.0)]
+    shown = result(tuple(rates))
+    shown.knee = Knee(20.0, False, 0.02, tuple(Step(rate, rate < 40) for rate in (10.0, 20.0, 40.0)))
+    knee = shown.runs[1].figures
+    assert tiles(html(shown))[2] == (f"{knee.goodput:.1f}", "good answers a second at the knee")
+
+
+def test_a_search_in_which_nothing_was_held_has_no_least_knee() -> None:
+    shown = result((Point(None, Arrivals("poisson", 10.0)),))
+    shown.knee = Knee(None, True, 0.02, (Step(10.0, False, True),))
+    assert tiles(html(shown))[0] == ("none", "knee")
+
+
+def test_the_page_says_when_the_tool_was_the_limit() -> None:
+    shown = result()
+    slow = replace(shown.runs[0].figures, limits=Limits(0.99, None, None, None, None, 0, ("too busy",)))
+    shown.runs[0] = replace(shown.runs[0], figures=slow)
+    assert ("1 of 1", "runs in which the tool may have been the limit") in tiles(html(shown))
+
+
+def test_the_page_of_streams_tells_age_jitter_fairness_and_drops_by_reason() -> None:
+    drops = [Sample(0.1, dropped="superseded", stream=2, at=at / 10) for at in range(3)]
+    aged = [Sample(0.02, age=0.015, stream=1, at=at / 10) for at in range(4)]
+    recording = Recording([*aged, *drops], 2.0, streams=2)
+    shown = result(method="stream")
+    shown.runs = [Run(Turn(0, 0), Point(2), figures_of([recording], 2, offered=3.5), (recording,))]
+    page = html(shown)
+    assert "<td>15.0</td><td>15.0</td><td>0.500</td>" in page, "age and fairness"
+    assert "<td>3 superseded</td>" in page
+
+
+def test_a_page_of_rounds_has_the_medians_that_the_terminal_has() -> None:
+    shown = result(rounds=2)
+    late = Recording([Sample(at.seconds * 3, at=at.at) for at in samples()], 2.0)
+    shown.runs[1] = Run(Turn(0, 1), Point(4), figures_of([late], 4, deadline=0.02), (late,))
+    both = [run.figures.latency.p50 for run in shown.runs if run.figures.latency]
+    assert f"<td>{sum(both) / 2:.1f}</td>" in html(shown)

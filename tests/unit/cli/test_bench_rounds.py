@@ -133,6 +133,36 @@ def test_a_starved_stream_counts_in_the_fairness() -> None:
     assert stream_figures([Recording([Sample(0.1)], 1.0)]) is None
 
 
+def test_a_camera_that_sends_less_is_no_unfair_server() -> None:
+    """At a rate, a stream's share is of its own frames; where each sends as it is let, of all."""
+    kept = [Sample(0.01, stream=1, at=at / 10) for at in range(9)] + [Sample(0.01, stream=2)]
+    lost = [Sample(0, dropped="superseded", stream=2) for _ in range(1)]
+    for samples, fair in ((kept, 1.0), ([*kept, *lost], 1.5**2 / (2 * 1.25))):
+        run = Recording(samples, 1.0, streams=2)
+        paced, free = (stream_figures([run], paced=paced) for paced in (True, False))
+        assert paced
+        assert free
+        assert paced.fairness == pytest.approx(fair)
+        assert free.fairness == pytest.approx(100 / (2 * 82))
+
+
+@pytest.mark.parametrize(("unfinished", "fair"), [(0, 1.0), (3, 0.5)])
+def test_a_stream_without_a_frame_is_starved_only_where_frames_were_cut_off(
+    unfinished: int, fair: float
+) -> None:
+    run = Recording([Sample(0.01, stream=1)], 1.0, streams=2, unfinished=unfinished)
+    figures = stream_figures([run], paced=True)
+    assert figures
+    assert figures.fairness == fair
+
+
+def test_jitter_is_of_the_streams_that_have_any() -> None:
+    steady = [Sample(0.010 + 0.002 * (at % 2), stream=1, at=at / 10) for at in range(10)]
+    figures = stream_figures([Recording([*steady, Sample(0.01, stream=2)], 1.0, streams=4)])
+    assert figures
+    assert figures.jitter == pytest.approx(2.0)
+
+
 def test_there_are_as_many_processes_as_a_load_needs_and_a_server_beside_keeps_its_cores() -> None:
     assert processes_for(Point(8), 16, local=True) == 1
     assert processes_for(Point(128), 16, local=False) == 8
