@@ -16,7 +16,7 @@ import numpy as np
 
 from opsin_detectors.api import Box, Detection, Label, Output, Vector
 
-__all__ = ["Agreement", "agreements", "difference", "overlap"]
+__all__ = ["Agreement", "agreements", "difference", "overlap", "proves"]
 
 LEAST_OVERLAP = 0.95
 SCORE = 0.03
@@ -60,6 +60,14 @@ def difference(
         if why:
             return f"picture {number + 1}: {why}"
     return ""
+
+
+def proves(reference: Sequence[Output], least: float = 0.0, *, tolerance: float = SCORE) -> bool:
+    """Whether there is anything in these answers that others could differ in. least: see `difference`."""
+    return any(
+        one.labels or one.vector is not None or any(two.score >= least + tolerance for two in one.detections)
+        for one in reference
+    )
 
 
 def agreements(reference: Sequence[Output], answers: Sequence[Output], least: float = 0.0) -> list[Agreement]:

@@ -1,5 +1,7 @@
 """A detector's network is run as told, as chosen before, or the fastest way that gives the same answers."""
 
+import contextlib
+import dataclasses
 import gc
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from opsin_detectors.api import InputSpec, LoadContext, LoadError, Output
+from opsin_detectors.api import Box, Detection, InputSpec, LoadContext, LoadError, Output
 from opsin_detectors.device_memory import DeviceMemory
 from opsin_detectors.execution import decide as deciding
 from opsin_detectors.execution import graphs
@@ -39,6 +41,20 @@ def takes(seconds: Mapping[Plan, float]) -> Timed:
         for run in runs.values():
             run(2)  # it can be run
         return {plan: {1: seconds.get(plan, 1.0)} for plan in runs}
+
+    return timed
+
+
+def measured_as(seconds: Mapping[Plan, float]) -> Timed:
+    """The same for ways that cannot be run: they are left out."""
+
+    def timed(runs: Mapping[Plan, Any], sizes: Any) -> dict[Plan, dict[int, float]]:
+        times = {}
+        for plan, run in runs.items():
+            with contextlib.suppress(ZeroDivisionError):
+                run(2)
+                times[plan] = {1: seconds.get(plan, 1.0)}
+        return times
 
     return timed
 
@@ -127,6 +143,49 @@ def test_a_network_too_large_to_have_every_way_in_memory_is_run_as_it_is_written
 def test_where_nothing_can_be_proved_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deciding, "pictures", lambda: ())
     assert plan_of(Tiny(AUTO, timed=never)) == BASELINE
+
+
+def sees(score: float) -> Callable[..., list[Output]]:
+    """A `finish` that finds one thing with so much, and in bfloat16 another one, where that is asked for."""
+
+    def finish(self: Tiny, outputs: Any, items: Any) -> list[Output]:
+        label = "cat" if outputs.dtype == torch.float32 else "dog"
+        one = Detection(Box(0.1, 0.1, 0.5, 0.5), label, score)
+        return [Output([one] if score >= item.options.min_score else []) for item in items]
+
+    return finish
+
+
+def test_where_nothing_is_found_faint_things_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A detector of something that none of the shipped photographs shows."""
+    defaults = Tiny(LoadContext("tiny")).info.defaults
+    monkeypatch.setattr(tiny, "DEFAULTS", dataclasses.replace(defaults, min_score=0.5))
+    monkeypatch.setattr(Tiny, "finish", sees(0.2))
+    detector = Tiny(AUTO, timed=takes({BF16: 0.5, LAST: 0.8}))
+    assert plan_of(detector) == LAST
+    assert "cat 0.20 no longer found" in detector.info.trials[2].verdict
+
+
+def test_what_has_no_answer_to_any_picture_is_run_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tiny, "finish", lambda self, outputs, items: [Output() for _ in items])
+    detector = Tiny(AUTO, timed=takes({BF16: 0.5}))
+    assert plan_of(detector) == BASELINE
+    assert detector.info.trials[2].verdict == "there is no answer to any picture to prove it with"
+
+
+def test_a_kept_choice_that_cannot_be_run_any_more_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with compiling, which finds out at the first batch that its compiler is gone."""
+    context = LoadContext("tiny", runtime="auto", cache=tmp_path)
+    assert plan_of(Tiny(context, timed=takes({BF16: 0.5}))) == BF16
+    real = deciding.torch_program
+
+    def breaks(network: Any, plan: Plan, *, own: bool = False) -> Any:
+        return (lambda batch: 1 / 0) if plan == BF16 else real(network, plan, own=own)
+
+    monkeypatch.setattr(deciding, "torch_program", breaks)
+    assert plan_of(Tiny(context, timed=measured_as({LAST: 0.5}))) == LAST
 
 
 def test_the_next_start_takes_the_choice_and_measures_nothing(tmp_path: Path) -> None:

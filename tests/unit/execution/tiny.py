@@ -25,6 +25,7 @@ from opsin_detectors.api import (
 from opsin_detectors.execution.decide import decide
 from opsin_detectors.execution.network import Network, Program
 
+DEFAULTS = Options()
 CLASSES = ("black", "dark", "light", "white")
 
 
@@ -51,7 +52,11 @@ class Tiny(Detector):
 
     def __init__(self, context: LoadContext, **decided: Any) -> None:
         self.info = ModelInfo(
-            tasks=frozenset({Task.CLASSIFY_IMAGE}), classes=CLASSES, input=InputSpec(8, 8), memory_bytes=7
+            tasks=frozenset({Task.CLASSIFY_IMAGE}),
+            classes=CLASSES,
+            defaults=DEFAULTS,
+            input=InputSpec(8, 8),
+            memory_bytes=7,
         )
         body = Body().eval().requires_grad_(False)
         decide(self, Network(body, planes, self.info.input), context, **decided)
