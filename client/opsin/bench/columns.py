@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from opsin.bench.figures import Figures
-from opsin.bench.intervals import median_of
+from opsin.bench.intervals import median_of, percent
 from opsin.bench.run import Result, Run
 from opsin.bench.streamfigures import StreamFigures
 
@@ -37,7 +37,7 @@ def columns_of(result: Result) -> list[Column]:
     if plan.method == "batch":
         chosen.append(_number("inputs\n/s", lambda one: one.input_rate))
     if plan.deadline is not None:
-        chosen.append(Column("in\ntime", lambda runs: f"{_median(runs, _good) or 0:.1%}"))
+        chosen.append(Column("in\ntime", lambda runs: percent(_median(runs, _good) or 0.0)))
     # Intervals need the room.
     chosen += [_latency(name) for name in (("p50", "p90", "p99") if plan.rounds == 1 else ("p50", "p99"))]
     chosen.append(Column("mean\nbatch", lambda runs: _text(_median(runs, _batch), 2)))

@@ -7,7 +7,7 @@ from statistics import median
 from string import Template
 
 from opsin.bench.document import about
-from opsin.bench.intervals import Interval
+from opsin.bench.intervals import Interval, percent
 from opsin.bench.notes import notes
 from opsin.bench.plots import Series, plots, series_of
 from opsin.bench.report import knee_run, load_of
@@ -158,7 +158,7 @@ def _cells(one: Series) -> list[str]:
     return [
         f'<span class="dot" style="background:{one.colour}"></span>{escape(one.name)}',
         f"{median(each.rate for each in figures):,.1f}",
-        f"{median(each.good_share for each in figures):.1%}",
+        percent(median(each.good_share for each in figures)),
         *latencies,
         f"{sum(batches) / len(batches):.2f}" if batches else "-",
         str(sum(sum(each.errors.values()) for each in figures)),

@@ -8,11 +8,11 @@ greatest round, and the probability that goes with them (93.8 % for five, 75 % f
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import ceil, comb
+from math import ceil, comb, floor
 from statistics import median
 from typing import Any
 
-__all__ = ["WANTED", "Interval", "jain", "median_of", "percentile"]
+__all__ = ["WANTED", "Interval", "jain", "median_of", "percent", "percentile"]
 
 WANTED = 0.95
 
@@ -56,6 +56,11 @@ def _confidence(count: int, left_out: int) -> float:
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The smallest of the ascending values that `share` (0..1) of them do not exceed (nearest rank)."""
     return ordered[max(0, ceil(share * len(ordered)) - 1)]
+
+
+def percent(share: float) -> str:
+    """A share as text, rounded down: 100 % is all of them, and 99 % is enough for what asks for that."""
+    return f"{floor(share * 1000 + 1e-9) / 1000:.1%}"
 
 
 def jain(shares: Sequence[float]) -> float:

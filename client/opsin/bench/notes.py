@@ -1,13 +1,20 @@
 """What a reader of the tables has to know besides: failures, the server's stages, limits, noise."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
+from opsin.bench.limits import MACHINE_BUSY
 from opsin.bench.load import INTERRUPTED
 from opsin.bench.report import load_of
 from opsin.bench.run import Result, Run
 from opsin.bench.summary import runs_of, summaries
 
 __all__ = ["notes"]
+
+FEW = 100
+"""Answers below which the nearest rank of p99 is the last."""
+NOTICED = 0.05
+"""Share of a busy machine that the callers take, from which on it is told."""
 
 
 def notes(result: Result) -> Iterator[str]:
@@ -55,9 +62,27 @@ def _of_loads(result: Result) -> Iterator[str]:
         load = _place(result, runs[0]).partition("round 1, ")[2] or _place(result, runs[0])
         if stages := _mean_stages(runs):
             yield f"{load}: on the server, ms: {_stages(stages)}"
+        fewest = min(run.figures.answered for run in runs)
+        if 0 < fewest < FEW:
+            yield f"{load}: {fewest} answers are few: the p99 of fewer than {FEW} is the slowest one"
+        if (callers := _callers_share(runs)) >= NOTICED:
+            yield (
+                f"{load}: all cores of this machine were busy, {callers:.0%} of them with the callers: "
+                "a server beside them would do more alone"
+            )
         lags = [run.figures.limits.lag_p99 for run in runs]
         if (worst := max((lag for lag in lags if lag is not None), default=None)) is not None:
             yield f"{load}: sent at most {worst:.2f} ms late in 99 of 100 cases"
+
+
+def _callers_share(runs: Sequence[Run]) -> float:
+    """Of a machine without an idle core, what the callers took; 0 of one that was not so busy."""
+    shares = [
+        sum(one.cpu_seconds for one in run.recordings) / run.figures.seconds / (os.cpu_count() or 1)
+        for run in runs
+        if run.figures.seconds and (run.figures.limits.machine or 0.0) >= MACHINE_BUSY
+    ]
+    return max(shares, default=0.0)
 
 
 def _mean_stages(runs: Sequence[Run]) -> dict[str, float]:

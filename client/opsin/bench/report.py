@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from opsin.bench.columns import Column, columns_of, stream_columns
-from opsin.bench.intervals import Interval
+from opsin.bench.intervals import Interval, percent
 from opsin.bench.run import Result, Run
 from opsin.bench.summary import pairs, runs_of, summaries
 
@@ -135,7 +135,7 @@ def _knee_table(result: Result) -> Any:
         drawn.add_row(
             f"{figures.offered:.1f}",
             f"{figures.rate:.1f}",
-            f"{figures.good_share:.1%}",
+            percent(figures.good_share),
             f"{bar:<{BARS}}",
             f"{latency.p50:.1f}" if latency else "-",
             f"{latency.p99:.1f}" if latency else "-",

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 from collections.abc import Callable
 
 import pytest
@@ -168,6 +169,23 @@ def test_rounds_that_are_far_apart_say_that_the_machine_was_not_quiet(
     rounds: tuple[float, ...], noisy: bool
 ) -> None:
     assert Bare("m", rounds, processes=2, batch=4, threads=1).noisy is noisy
+
+
+def noted(*recordings: Recording) -> str:
+    plan = Plan({"target": "x:1"}, "detect", Payload("raw"), Asked(), (Point(4),), total=9)
+    figures = figures_of(recordings, 4)
+    return " ".join(notes(Result(plan, [Run(Turn(0, 0), Point(4), figures, recordings)])))
+
+
+@pytest.mark.parametrize(("answers", "few"), [(99, True), (100, False)])
+def test_a_p99_of_few_answers_is_called_the_slowest(answers: int, few: bool) -> None:
+    assert ("99 answers are few" in noted(recording(*[Sample(0.1)] * answers))) is few
+
+
+@pytest.mark.parametrize(("machine", "told"), [(1.0, True), (0.6, False), (None, False)])
+def test_callers_that_take_cores_from_a_server_beside_them_say_so(machine: float | None, told: bool) -> None:
+    done = Recording([Sample(0.1)], 1.0, cpu_seconds=0.5 * (os.cpu_count() or 1), machine=machine)
+    assert ("50% of them with the callers" in noted(done)) is told
 
 
 def test_a_recording_survives_the_way_between_processes() -> None:

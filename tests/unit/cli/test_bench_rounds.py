@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opsin.bench.arrivals import Arrivals
-from opsin.bench.intervals import jain, median_of
+from opsin.bench.intervals import jain, median_of, percent
 from opsin.bench.knee import KneeSearch, Step
 from opsin.bench.load import Recording, Sample
 from opsin.bench.pairing import ratio_of, turns
@@ -154,6 +154,13 @@ def test_a_stream_without_a_frame_is_starved_only_where_frames_were_cut_off(
     figures = stream_figures([run], paced=True)
     assert figures
     assert figures.fairness == fair
+
+
+@pytest.mark.parametrize(
+    ("share", "told"), [(1.0, "100.0%"), (0.9999, "99.9%"), (0.9896, "98.9%"), (0.99, "99.0%"), (0.0, "0.0%")]
+)
+def test_a_share_is_never_told_as_more_than_it_was(share: float, told: str) -> None:
+    assert percent(share) == told
 
 
 def test_jitter_is_of_the_streams_that_have_any() -> None:
