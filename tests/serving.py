@@ -32,7 +32,7 @@ async def serving(*models: str, **sections: dict[str, Any]) -> AsyncGenerator[Se
         "server": {"port": 0},
         "drain": {"delay": 0.0, "grace": 5.0},
         # Nothing is measured, and answers are the same on every machine.
-        "detectors": {"runtime": "channels_last"},
+        "detectors": {"runtime": "channels_last", "lane_kind": "threads"},
     }
     for name, values in sections.items():
         quiet[name] = {**quiet.get(name, {}), **values}

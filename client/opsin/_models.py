@@ -74,13 +74,17 @@ class BatchProfile:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeTrial:
-    """One way to run a model that was tried. verdict: `chosen`, or in words why it was not."""
+    """One way to run a model that was tried. verdict: `chosen`, or in words why it was not.
+
+    lane_kind: `threads` or `processes`, where times are of as many batches side by side as there are lanes.
+    """
 
     runtime: str
     dtype: str
     times: tuple[BatchProfile, ...]
     chosen: bool
     verdict: str
+    lane_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,8 @@ class Model:
     failure: why it is FAILED. classes: names by class id. buckets: the batch sizes it runs. traffic_weight:
     its share of calls that name no version. labels: the labels that lead to it. load_time: seconds until it
     was SERVING, None before. serving_since: Unix seconds. queued, oldest_wait_us, busy_share (0..1): live.
-    decoder: what decodes its JPEGs, where there was a choice.
+    decoder: what decodes its JPEGs, where there was a choice. lane_kind: where its network computes, in
+    `threads` or `processes`, where there was a choice.
     """
 
     name: str
@@ -121,6 +126,7 @@ class Model:
     serving_since: float | None
     trials: tuple[RuntimeTrial, ...] = ()
     decoder: str = ""
+    lane_kind: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"

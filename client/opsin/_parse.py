@@ -202,10 +202,11 @@ def model(message: pb.Model) -> Model:
         flag_threshold=message.flag_threshold,
         serving_since=unix_seconds(message, "serving_since"),
         trials=tuple(
-            RuntimeTrial(one.runtime, one.dtype, _steps(one.times), one.chosen, one.verdict)
+            RuntimeTrial(one.runtime, one.dtype, _steps(one.times), one.chosen, one.verdict, one.lane_kind)
             for one in message.trials
         ),
         decoder=message.decoder,
+        lane_kind=message.lane_kind,
     )
 
 

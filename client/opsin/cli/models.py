@@ -142,7 +142,9 @@ def _facts(model: "Model") -> dict[str, str]:
         "flags": f"{' + '.join(model.flag_classes)} >= {model.flag_threshold:g}"
         if model.flag_classes
         else "",
-        "runs on": " ".join(part for part in (model.device, model.dtype, model.runtime) if part),
+        "runs on": " ".join(
+            part for part in (model.device, model.dtype, model.runtime, *_lanes(model.lane_kind)) if part
+        ),
         "tried": _tried(model),
         "JPEGs by": model.decoder,
         "speed": ", ".join(f"{one.median_us / 1000:.1f} ms at {one.batch_size}" for one in model.profile),
@@ -155,11 +157,20 @@ def _facts(model: "Model") -> dict[str, str]:
     }
 
 
+def _lanes(kind: str) -> tuple[str, ...]:
+    return (f"in {kind}",) if kind else ()
+
+
 def _tried(model: "Model") -> str:
     """`channels_last bfloat16 28.1 ms, openvino float32 33.0 ms (slower)`: of one input, by the last size."""
     return ", ".join(
         " ".join(
-            [one.runtime, one.dtype, *(f"{t.median_us / 1000 / t.batch_size:.1f} ms" for t in one.times[-1:])]
+            [
+                one.runtime,
+                one.dtype,
+                *_lanes(one.lane_kind),
+                *(f"{t.median_us / 1000 / t.batch_size:.1f} ms" for t in one.times[-1:]),
+            ]
             + ([] if one.verdict == "chosen" else [f"({one.verdict})"])
         )
         for one in model.trials

@@ -137,6 +137,7 @@ class Model(_message.Message):
     SERVING_SINCE_FIELD_NUMBER: _builtins.int
     TRIALS_FIELD_NUMBER: _builtins.int
     DECODER_FIELD_NUMBER: _builtins.int
+    LANE_KIND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, `[a-z0-9][a-z0-9._-]{0,63}`."""
     version: _builtins.int
@@ -175,6 +176,10 @@ class Model(_message.Message):
     """The sum of these scores from which an input is flagged, such as 0.7. 0 when it flags nothing."""
     decoder: _builtins.str
     """What decodes its JPEGs: `cpu`, `nvjpeg`. Empty: it takes none, or pixels from the CPU only."""
+    lane_kind: _builtins.str
+    """Where its network computes: in `threads` of the server, or in `processes` of its own, one for each lane.
+    Empty: there is no such choice, and its lanes are threads.
+    """
     @_builtins.property
     def failure(self) -> _status_pb2.Status:
         """Why it is FAILED. Unset otherwise."""
@@ -254,10 +259,11 @@ class Model(_message.Message):
         serving_since: _timestamp_pb2.Timestamp | None = ...,
         trials: _abc.Iterable[Global___RuntimeTrial] | None = ...,
         decoder: _builtins.str = ...,
+        lane_kind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_options", b"default_options", "failure", b"failure", "load_time", b"load_time", "serving_since", b"serving_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "busy_share", b"busy_share", "classes", b"classes", "decoder", b"decoder", "default_options", b"default_options", "detector", b"detector", "device", b"device", "dtype", b"dtype", "embedding_dimensions", b"embedding_dimensions", "failure", b"failure", "flag_classes", b"flag_classes", "flag_threshold", b"flag_threshold", "labels", b"labels", "load_time", b"load_time", "memory_bytes", b"memory_bytes", "name", b"name", "oldest_wait_us", b"oldest_wait_us", "profile", b"profile", "queued", b"queued", "runtime", b"runtime", "serving_since", b"serving_since", "shadow", b"shadow", "source", b"source", "state", b"state", "tasks", b"tasks", "traffic_weight", b"traffic_weight", "trials", b"trials", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "busy_share", b"busy_share", "classes", b"classes", "decoder", b"decoder", "default_options", b"default_options", "detector", b"detector", "device", b"device", "dtype", b"dtype", "embedding_dimensions", b"embedding_dimensions", "failure", b"failure", "flag_classes", b"flag_classes", "flag_threshold", b"flag_threshold", "labels", b"labels", "lane_kind", b"lane_kind", "load_time", b"load_time", "memory_bytes", b"memory_bytes", "name", b"name", "oldest_wait_us", b"oldest_wait_us", "profile", b"profile", "queued", b"queued", "runtime", b"runtime", "serving_since", b"serving_since", "shadow", b"shadow", "source", b"source", "state", b"state", "tasks", b"tasks", "traffic_weight", b"traffic_weight", "trials", b"trials", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +280,7 @@ class RuntimeTrial(_message.Message):
     TIMES_FIELD_NUMBER: _builtins.int
     CHOSEN_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
+    LANE_KIND_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """What ran it, as in `Model.runtime`."""
     dtype: _builtins.str
@@ -282,6 +289,10 @@ class RuntimeTrial(_message.Message):
     """Whether this is how the model is run."""
     verdict: _builtins.str
     """In words: `chosen`, `slower`, or why it was not taken."""
+    lane_kind: _builtins.str
+    """What lanes were, `threads` or `processes`, where `times` are of as many batches side by side as there are
+    lanes. Empty: they are of one batch alone.
+    """
     @_builtins.property
     def times(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchProfile]:
         """Its run time for some batch sizes, ascending. Empty: it could not be run."""
@@ -294,10 +305,11 @@ class RuntimeTrial(_message.Message):
         times: _abc.Iterable[Global___BatchProfile] | None = ...,
         chosen: _builtins.bool = ...,
         verdict: _builtins.str = ...,
+        lane_kind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "dtype", b"dtype", "runtime", b"runtime", "times", b"times", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "dtype", b"dtype", "lane_kind", b"lane_kind", "runtime", b"runtime", "times", b"times", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

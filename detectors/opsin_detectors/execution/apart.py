@@ -35,7 +35,7 @@ import torch
 
 from opsin_detectors.api import LoadError
 from opsin_detectors.execution.network import Program
-from opsin_detectors.execution.nursery import FORK, NUMBER, STATUS, command
+from opsin_detectors.execution.nursery import FORK, NUMBER, STATUS, UNKNOWN, command
 from opsin_detectors.execution.room import Room, nameless_file
 
 __all__ = ["ApartProgram", "WorkerDiedError", "held"]
@@ -253,7 +253,9 @@ class _Nursery:
                 self._asks.sendall(STATUS + NUMBER.pack(number))
                 code = _number(self._asks)
             except OSError:
-                return "it ended with the process that started it"
+                code = UNKNOWN
+        if code == UNKNOWN:
+            return "so did the process that started it"
         return f"killed by {_signal_name(-code)}" if code < 0 else f"exit code {code}"
 
     def close(self) -> None:

@@ -27,11 +27,13 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
-__all__ = ["FORK", "NUMBER", "STATUS", "command", "main"]
+__all__ = ["FORK", "NUMBER", "STATUS", "UNKNOWN", "command", "main"]
 
 FORK, STATUS = b"f", b"s"
 """What the nursery is asked for: a worker, with its socket and its room; how one that ended did."""
 NUMBER = struct.Struct("<q")
+UNKNOWN = 1 << 32
+"""How a worker ended that a nursery before this one forked."""
 PATIENCE = 2.0
 """Seconds that workers have to end by themselves when nobody is left to ask them."""
 
@@ -98,9 +100,12 @@ class _Nursery:
 
     def _tell(self, number: int) -> None:
         """How a worker that closed its socket, or was killed, ended: minus a signal, or an exit code."""
-        _, status = os.waitpid(number, 0)
-        self._workers.discard(number)
-        self._asked.sendall(NUMBER.pack(os.waitstatus_to_exitcode(status)))
+        code = UNKNOWN
+        if number in self._workers:
+            _, status = os.waitpid(number, 0)
+            self._workers.discard(number)
+            code = os.waitstatus_to_exitcode(status)
+        self._asked.sendall(NUMBER.pack(code))
 
     def _end(self) -> None:
         """No worker outlives this one, not even one that computes for ever."""

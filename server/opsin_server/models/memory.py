@@ -92,7 +92,10 @@ def refuse_if_short(name: str, device: str, bytes_needed: int, memory: DeviceMem
 
 
 def taken(device: str) -> int:
-    """Bytes that this process holds on a device now, its allocator's reserve included; 0: not known."""
+    """Bytes that this process and its workers hold on a device now, 0: not known.
+
+    The allocator's reserve is included.
+    """
     torch = sys.modules.get("torch")
     if device.startswith("cuda") and torch is not None:
         return int(torch.cuda.memory_reserved(device))
@@ -100,7 +103,13 @@ def taken(device: str) -> int:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):  # not Linux
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return pages * os.sysconf("SC_PAGE_SIZE") + _taken_apart()
+
+
+def _taken_apart() -> int:
+    """By the processes that run models, where there are such."""
+    apart = sys.modules.get("opsin_detectors.execution.apart")
+    return 0 if apart is None else int(apart.held())
 
 
 def _figure(size: int) -> str:

@@ -13,12 +13,19 @@ log = structlog.get_logger(__name__)
 def log_runtime(key: str, info: ModelInfo) -> None:
     """One line for a model that was loaded, with the milliseconds that each way took at each batch size."""
     tried = {
-        f"{trial.runtime} {trial.dtype}": " ".join(
+        " ".join(filter(None, (trial.runtime, trial.dtype, trial.lane_kind))): " ".join(
             [*(f"{seconds * 1e3:.1f} ms at {size}" for size, seconds in trial.seconds), f"({trial.verdict})"]
         )
         for trial in info.trials
     }
-    log.info("model_runtime", model=key, runtime=info.runtime, dtype=info.dtype, tried=tried or None)
+    log.info(
+        "model_runtime",
+        model=key,
+        runtime=info.runtime,
+        dtype=info.dtype,
+        lane_kind=info.lane_kind or None,
+        tried=tried or None,
+    )
 
 
 def log_decoder(key: str, choice: Choice) -> None:

@@ -164,6 +164,7 @@ def _add_info(message: Model, info: ModelInfo) -> None:
     message.embedding_dimensions = info.embedding_dimensions
     message.dtype = info.dtype
     message.runtime = info.runtime
+    message.lane_kind = info.lane_kind
     for trial in info.trials:
         message.trials.append(_trial(trial))
     if info.flag is not None:
@@ -181,6 +182,7 @@ def _trial(trial: Trial) -> RuntimeTrial:
         times=times,
         chosen=trial.verdict.startswith("chosen"),
         verdict=trial.verdict,
+        lane_kind=trial.lane_kind,
     )
 
 
