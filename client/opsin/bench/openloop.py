@@ -13,12 +13,12 @@ from dataclasses import replace
 
 from opsin.bench.load import Budget, Call, Recording
 
-__all__ = ["MOST_IN_FLIGHT", "open_loop"]
+__all__ = ["MOST_IN_FLIGHT", "open_loop", "until"]
 
 MOST_IN_FLIGHT = 10_000
 """Calls under way in one process, beyond which calls are not sent but counted: memory is not endless."""
 _SHORT = 0.0005
-"""Seconds below which it is not worth to sleep: timers tick in milliseconds."""
+"""Seconds below which others are given way to instead of sleeping."""
 
 
 async def open_loop(
@@ -56,7 +56,7 @@ async def open_loop(
     try:
         for offset in offsets:
             due = begin + offset
-            await _until(due)
+            await until(due)
             number = budget.take()
             if number is None:
                 break
@@ -67,7 +67,7 @@ async def open_loop(
             under_way.add(task)
             task.add_done_callback(under_way.discard)
         if not budget.stopped:
-            await _until(begin + span)
+            await until(begin + span)
         sending = time.perf_counter() - begin
         if under_way:
             await asyncio.wait(under_way, timeout=drain)
@@ -83,7 +83,12 @@ async def open_loop(
     return recording
 
 
-async def _until(due: float) -> None:
-    """Sleep until then; give way to others once even when it is past."""
-    wait = due - time.perf_counter()
-    await asyncio.sleep(wait if wait > _SHORT else 0)
+async def until(due: float) -> None:
+    """Sleep until then, and not a moment less; give way to others once even when it is past.
+
+    Timers tick in milliseconds and wake too early as often as too late: a call sent before it is due would
+    seem quicker than it was.
+    """
+    await asyncio.sleep(0)
+    while (wait := due - time.perf_counter()) > 0:  # noqa: ASYNC110  the clock sets no event
+        await asyncio.sleep(wait if wait > _SHORT else 0)

@@ -23,6 +23,7 @@ from opsin._status import error_from_status
 from opsin.bench.calls import MALFORMED, Connections, failed, of_one
 from opsin.bench.load import PAUSE, Budget, Recording, Sample
 from opsin.bench.messages import PATHS, Asked, Maker, frame_message, opening
+from opsin.bench.openloop import until
 
 __all__ = ["Camera", "film"]
 
@@ -242,8 +243,7 @@ class _Film:
         if offset is None:
             return None
         due = self._begin + offset
-        if (wait := due - free) > 0:
-            await asyncio.sleep(wait)
+        await until(due)
         number, self._ahead = self._budget.take(), None
         # A frame that was due while the one before was being written is late by the server's doing.
         return None if number is None else (number, due, time.perf_counter() - max(due, free))

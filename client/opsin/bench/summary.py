@@ -112,7 +112,7 @@ def _shares(result: Result, point: int, side: int) -> Interval | None:
 
 
 def _pair(result: Result, point: int) -> Pair:
-    # A round that was cut short may lack one of the two.
+    # A round that was cut short may lack one of the two, and one in which nobody was answered has no latency.
     both = [
         (ours, theirs)
         for ours in runs_of(result, point, 0)
@@ -120,12 +120,14 @@ def _pair(result: Result, point: int) -> Pair:
         if ours.turn.round == theirs.turn.round
     ]
 
-    def ratio(of: Callable[[Figures], float]) -> Interval | None:
-        return ratio_of([of(ours.figures) for ours, _ in both], [of(theirs.figures) for _, theirs in both])
+    def ratio(of: Callable[[Figures], float | None]) -> Interval | None:
+        pairs = [(of(ours.figures), of(theirs.figures)) for ours, theirs in both]
+        known = [(our, their) for our, their in pairs if our is not None and their is not None]
+        return ratio_of([our for our, _ in known], [their for _, their in known])
 
     return Pair(
         point,
         ratio(lambda one: one.rate),
-        ratio(lambda one: one.latency.p50 if one.latency else 0.0),
-        ratio(lambda one: one.latency.p99 if one.latency else 0.0),
+        ratio(lambda one: one.latency.p50 if one.latency else None),
+        ratio(lambda one: one.latency.p99 if one.latency else None),
     )

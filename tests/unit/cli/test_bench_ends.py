@@ -19,7 +19,7 @@ from opsin.bench.payloads import Payload
 from opsin.bench.plan import Plan, Point
 from opsin.bench.processes import BenchError
 from opsin.bench.run import find_knee, measure
-from opsin.bench.summary import summaries
+from opsin.bench.summary import pairs, summaries
 
 PLAN = Plan({"target": "here:1"}, "detect", Payload("raw", size=100), Asked(), (Point(2),), total=4)
 GOOD = Recording([Sample(0.01, at=at / 10) for at in range(4)], 1.0)
@@ -167,3 +167,16 @@ def test_progress_is_that_of_all_processes() -> None:
     workers: Any = [Talker((3, 0)), Talker((4, 1))]
     _recordings(workers, lambda _, answered, failed: seen.append((answered, failed)))
     assert seen[0] == (7, 1)
+
+
+def test_a_server_that_answers_nothing_in_a_round_is_not_endlessly_quick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = Recording([Sample(0.001, error="QUEUE_FULL", code="RESOURCE_EXHAUSTED")], 1.0)
+    told_in_turn(monkeypatch, refused, GOOD)
+    plan = replace(PLAN, rival={"target": "there:2"}, seed=1)
+    result = measure(plan)
+    swapped = result.runs[0].turn.side == 1
+    (pair,) = pairs(result)
+    assert pair.p50 is None
+    assert pair.rate is None if swapped else pair.rate and pair.rate.median == 0.0

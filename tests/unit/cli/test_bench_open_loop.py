@@ -3,6 +3,9 @@
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from opsin.bench.arrivals import Arrivals
 from opsin.bench.figures import figures_of
@@ -59,6 +62,31 @@ async def test_latency_counts_from_when_a_call_was_due_and_not_from_when_it_got_
     await opening
     assert len(done.samples) == 5
     assert all(sample.seconds >= 0.09 for sample in done.samples)
+
+
+async def test_no_call_is_sent_before_it_is_due_even_by_a_loop_whose_timers_wake_early() -> None:
+    """Its latency counts from then: a head start would make the server look quicker than it is."""
+
+    async def call(number: int) -> Sample:
+        return Sample(0.0)
+
+    async def run() -> Recording:
+        offsets = [0.0013 * at for at in range(60)]
+        return await open_loop(call, offsets, Recording(), budget=Budget())
+
+    class Early(asyncio.SelectorEventLoop):
+        def call_later(self, delay: float, *more: Any, **also: Any) -> Any:
+            return super().call_later(max(0.0, delay - 0.0006), *more, **also)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = await asyncio.wrap_future(pool.submit(_run_in, Early, run))
+    assert len(done.samples) == 60
+    assert min(sample.lag for sample in done.samples) >= 0
+
+
+def _run_in(loop: Callable[[], asyncio.AbstractEventLoop], run: Callable[[], Any]) -> Any:
+    with asyncio.Runner(loop_factory=loop) as runner:
+        return runner.run(run())
 
 
 async def test_no_more_calls_are_under_way_than_there_are_callers() -> None:
