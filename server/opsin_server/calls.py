@@ -48,9 +48,9 @@ class PixelFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """JPEG, PNG, WebP, GIF or BMP bytes."""
+    """JPEG, PNG, WebP, GIF or BMP bytes; of large ones perhaps a view of the message that they came in."""
 
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)

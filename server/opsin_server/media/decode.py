@@ -20,7 +20,7 @@ from opsin_server.errors import QUOTE_LIMIT, Failure, Reason
 from opsin_server.media.device import DeviceDecoder
 from opsin_server.media.exif import orientation, turn_upright, upright_size
 from opsin_server.media.guards import check_work
-from opsin_server.media.header import ENCODED, Format, Header, MediaLimits, read_header, undecodable
+from opsin_server.media.header import ENCODED, Data, Format, Header, MediaLimits, read_header, undecodable
 from opsin_server.media.raw import check_raw, decode_raw, is_view
 
 __all__ = ["configure_pillow", "decode", "decoded_bytes", "is_instant"]
@@ -102,7 +102,7 @@ def _uri_disabled() -> Failure:
 
 
 def _decode_file(
-    data: bytes, limits: MediaLimits, near: tuple[int, int], device: DeviceDecoder | None
+    data: Data, limits: MediaLimits, near: tuple[int, int], device: DeviceDecoder | None
 ) -> ImageInput:
     header = read_header(data, limits)
     check_work(data, header)
@@ -132,7 +132,7 @@ def _reason(error: Exception) -> str:
     return words[:QUOTE_LIMIT].encode("ascii", "backslashreplace").decode()
 
 
-def _pixels(data: bytes, header: Header, near: tuple[int, int]) -> tuple[Pixels, int]:
+def _pixels(data: Data, header: Header, near: tuple[int, int]) -> tuple[Pixels, int]:
     """Pixels as stored, perhaps reduced, and the orientation that they need."""
     factor = _reduction(header, near)
     if header.format is Format.JPEG:
@@ -162,7 +162,7 @@ def _reduction(header: Header, near: tuple[int, int]) -> int:
     return 1
 
 
-def _simplejpeg(data: bytes, header: Header, factor: int) -> Pixels | None:
+def _simplejpeg(data: Data, header: Header, factor: int) -> Pixels | None:
     """Pixels by simplejpeg, or None where Pillow shall try.
 
     Strict: damage that libjpeg would paint over in grey is refused, as nobody could tell what was looked at.
@@ -184,7 +184,7 @@ def _simplejpeg(data: bytes, header: Header, factor: int) -> Pixels | None:
     return pixels
 
 
-def _pillow(data: bytes, header: Header, factor: int) -> tuple[Pixels, int]:
+def _pillow(data: Data, header: Header, factor: int) -> tuple[Pixels, int]:
     with Image.open(io.BytesIO(data), formats=(header.format.value,)) as picture:
         if picture.size != (header.width, header.height):
             # A file that shows two sizes is out to get past the limit.

@@ -20,14 +20,14 @@ import structlog
 
 from opsin_detectors.api import ImageInput
 from opsin_server.media.exif import moves, upright_size
-from opsin_server.media.header import Header
+from opsin_server.media.header import Data, Header
 from opsin_server.media.plain_jpeg import is_plain
 
 __all__ = ["Codec", "DeviceDecoder", "NoCodecError", "at_home", "is_tensor", "open_codec", "tight", "working"]
 
 log = structlog.get_logger(__name__)
 
-Codec = Callable[[bytes], Any]
+Codec = Callable[[Data], Any]
 """A JPEG file's bytes -> a tensor of uint8 RGB, (rows, columns, 3), as stored. Raises RuntimeError."""
 
 _CORNER = 16
@@ -50,7 +50,7 @@ class DeviceDecoder:
         self._codec = codec
         self._failed = False
 
-    def decode(self, data: bytes, header: Header) -> ImageInput | None:
+    def decode(self, data: Data, header: Header) -> ImageInput | None:
         """The upright picture, or None: the CPU's decoder shall answer, or refuse with its own words.
 
         The header has been read, and was within the limits.
@@ -91,7 +91,7 @@ def open_codec(device: str) -> tuple[str, Codec]:
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
         raise NoCodecError(f"torchvision is not there: pip install 'opsin[nvjpeg]' ({error})") from error
 
-    def nvjpeg(data: bytes) -> Any:
+    def nvjpeg(data: Data) -> Any:
         encoded = torch.from_numpy(np.frombuffer(data, np.uint8).copy())  # torch wants it writable
         planes = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
         return planes.permute(1, 2, 0).contiguous()

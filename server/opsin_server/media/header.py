@@ -19,6 +19,7 @@ __all__ = [
     "ENCODED",
     "MAX_BLOCKS",
     "MAX_SEGMENTS",
+    "Data",
     "Format",
     "Header",
     "MediaLimits",
@@ -37,6 +38,10 @@ files have a few dozen, one with a large colour profile and XMP up to some five 
 MAX_BLOCKS = 16_384
 """PNG chunks in all, and GIF sub-blocks before the first frame. A GIF with XMP has a thousand, a large PNG in
 small chunks more; a hostile file has millions, each a step of some Python loop."""
+
+
+Data = bytes | memoryview
+"""Of a file. A view where it is large: of the message that it came in."""
 
 
 class Format(StrEnum):
@@ -90,7 +95,7 @@ class Header:
     orientation: int = 1
 
 
-def read_header(data: bytes, limits: MediaLimits) -> Header:
+def read_header(data: Data, limits: MediaLimits) -> Header:
     """Format and size of an encoded picture, judged by its content.
 
     Raises `Failure`: INPUT_MISSING (no bytes), FORMAT_UNSUPPORTED, IMAGE_UNDECODABLE (broken header, zero
@@ -119,7 +124,7 @@ def refuse(reason: Reason, message: str, **metadata: str) -> NoReturn:
     raise Failure(reason, message, ENCODED, metadata)
 
 
-def _sniff(data: bytes) -> Format:
+def _sniff(data: Data) -> Format:
     match data[:2]:
         case b"\xff\xd8":
             return Format.JPEG
@@ -138,7 +143,7 @@ def _sniff(data: bytes) -> Format:
     )
 
 
-def _parse(data: bytes, kind: Format) -> Header:
+def _parse(data: Data, kind: Format) -> Header:
     match kind:
         case Format.JPEG:
             return _jpeg(data)
@@ -156,12 +161,12 @@ def _parse(data: bytes, kind: Format) -> Header:
 
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _NO_LENGTH = frozenset(range(0xD0, 0xD9)) | {0x01}
-_NOT_FILL = re.compile(rb"[^\xff]")
+_FILL, _NOT_FILL = re.compile(rb"\xff"), re.compile(rb"[^\xff]")
 _MAX_FILL = 256
 _SOS, _EOI, _APP1 = 0xDA, 0xD9, 0xE1
 
 
-def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def segments(data: Data) -> Iterator[tuple[int, int, int]]:
     """(marker, first byte of the body, end of the body) of each segment before the first scan."""
     at = 2
     for _ in range(MAX_SEGMENTS):
@@ -182,16 +187,16 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     undecodable(Format.JPEG, f"it has more than {MAX_SEGMENTS} segments before its pixels")
 
 
-def _next_marker(data: bytes, at: int) -> tuple[int, int]:
+def _next_marker(data: Data, at: int) -> tuple[int, int]:
     """Like libjpeg: past what is not a marker, and past the 0xFF bytes that may fill up before one."""
-    at = data.find(b"\xff", at)
-    found = _NOT_FILL.search(data, at, at + _MAX_FILL) if at >= 0 else None
+    fill = _FILL.search(data, at)
+    found = _NOT_FILL.search(data, fill.start(), fill.start() + _MAX_FILL) if fill else None
     if found is None:
         undecodable(Format.JPEG, "it ends before its pixels")
     return found[0][0], found.end()
 
 
-def _jpeg(data: bytes) -> Header:
+def _jpeg(data: Data) -> Header:
     size: tuple[int, int] | None = None
     orientation = 0
     for marker, start, end in segments(data):
@@ -201,23 +206,23 @@ def _jpeg(data: bytes) -> Header:
                 undecodable(Format.JPEG, "it gives its size twice")
             size = width, height
         elif marker == _APP1 and not orientation and data[start : start + 6] == b"Exif\0\0":
-            orientation = jpeg_orientation(data[start:end])
+            orientation = jpeg_orientation(bytes(data[start:end]))
     if size is None:
         undecodable(Format.JPEG, "it does not give its size")
     return Header(Format.JPEG, *size, orientation or 1)
 
 
-def _png(data: bytes) -> Header:
+def _png(data: Data) -> Header:
     length, name, width, height = struct.unpack_from(">I4sII", data, 8)
     if name != b"IHDR" or length != 13:
         undecodable(Format.PNG, "it does not begin with a header chunk")
     return Header(Format.PNG, width, height)
 
 
-def _webp(data: bytes) -> Header:
+def _webp(data: Data) -> Header:
     match data[12:16]:
         case b"VP8X":  # extended: the canvas, 24 bits a side, less one
-            low, high = struct.unpack_from("<II", data[24:30] + b"\0\0", 0)
+            low, high = struct.unpack_from("<II", bytes(data[24:30]) + b"\0\0", 0)
             return Header(Format.WEBP, (low & 0xFFFFFF) + 1, (low >> 24 | (high & 0xFFFF) << 8) + 1)
         case b"VP8L" if data[20] == 0x2F:  # lossless: 14 bits a side, less one
             (bits,) = struct.unpack_from("<I", data, 21)
@@ -228,7 +233,7 @@ def _webp(data: bytes) -> Header:
     undecodable(Format.WEBP, "its first chunk is no picture")
 
 
-def _gif(data: bytes) -> Header:
+def _gif(data: Data) -> Header:
     """The screen's size, grown to hold the first frame: a decoder makes room for both."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
@@ -252,7 +257,7 @@ def _gif(data: bytes) -> Header:
     return Header(Format.GIF, max(width, left + frame_width), max(height, top + frame_height))
 
 
-def _bmp(data: bytes) -> Header:
+def _bmp(data: Data) -> Header:
     (size,) = struct.unpack_from("<I", data, 14)
     if size == 12:  # OS/2: 16 bits a side
         return Header(Format.BMP, *struct.unpack_from("<HH", data, 18))

@@ -13,7 +13,7 @@ import re
 import struct
 
 from opsin_server.errors import Failure
-from opsin_server.media.header import Format, Header, segments
+from opsin_server.media.header import Data, Format, Header, segments
 
 __all__ = ["is_plain"]
 
@@ -25,13 +25,13 @@ _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _OTHER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 """A marker that is no restart."""
-_GAP = bytes(16)
+_GAP = re.compile(rb"\0{16}")
 """Where a part of a file was never written. Coded data has so many zeros only where all is of one colour."""
 
 
-def is_plain(data: bytes, header: Header) -> bool:
+def is_plain(data: Data, header: Header) -> bool:
     """Whether `data`, whose header was read, is a JPEG that is certain to mean the same to every decoder."""
-    if header.format is not Format.JPEG or not data.endswith(_END):
+    if header.format is not Format.JPEG or data[-len(_END) :] != _END:
         return False
     try:
         return _is_plain(data)
@@ -39,11 +39,11 @@ def is_plain(data: bytes, header: Header) -> bool:
         return False
 
 
-def _is_plain(data: bytes) -> bool:
+def _is_plain(data: Data) -> bool:
     frame, interval, end = b"", 0, 2
     stated = False  # a marker says that it is YCbCr
     for marker, start, end in segments(data):
-        body = data[start:end]
+        body = bytes(data[start:end])
         if marker in _FRAMES:
             frame = body if marker == _BASELINE else b""
         elif marker == _RESTARTS:
@@ -72,13 +72,13 @@ def _units(frame: bytes, *, stated: bool) -> int:
     return int(-(-width // (8 * across)) * -(-height // (8 * down)))
 
 
-def _is_one_scan(data: bytes, at: int, restarts: int) -> bool:
+def _is_one_scan(data: Data, at: int, restarts: int) -> bool:
     """Whether from the scan header at `at` on there is coded data with so many restarts, and the end."""
     if data[at : at + 2] != _SCAN or data[at + 4] != 3:  # fewer colours: there are more scans to come
         return False
     (length,) = struct.unpack_from(">H", data, at + 2)
     coded = at + 2 + length
     other = _OTHER.search(data, coded)
-    if other is None or other.start() != len(data) - len(_END) or data.find(_GAP, coded) >= 0:
+    if other is None or other.start() != len(data) - len(_END) or _GAP.search(data, coded):
         return False
     return sum(1 for _ in _RESTART.finditer(data, coded)) == restarts

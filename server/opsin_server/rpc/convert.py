@@ -112,7 +112,7 @@ def image_source(image: ImageMessage, path: str) -> ImageSource:
     """Where the pixels are; `path` is where the image lies in the message."""
     match image.WhichOneof("source"):
         case "encoded":
-            return EncodedImage(_filled(image.encoded, f"{path}.encoded"))
+            return EncodedImage(lifted(_filled(image.encoded, f"{path}.encoded")))
         case "raw":
             return _raw(image.raw, f"{path}.raw")
         case "uri":

@@ -1,11 +1,11 @@
-"""Large raw pictures, taken out of a message before it is parsed, so that nobody copies them.
+"""Large pictures, taken out of a message before it is parsed, so that nobody copies them.
 
 Parsing copies every field, and so does reading one: with the 6 MB of a raw 1080p picture that is a
 millisecond of the event loop, and the picture is in memory three times. Instead its bytes stay where gRPC put
 them: what is parsed holds a name in their place, which nobody outside can guess, and `pixels` finds the view
 of them again, for as long as whoever lifted it keeps it.
 
-Owns where raw pixels lie in a message. Only a message that has them once is touched; whatever is unusual is
+Owns where pictures lie in a message. Only a message that has them once is touched; whatever is unusual is
 left for the parser, as is everything broken. Batches are parsed as they come.
 """
 
@@ -25,7 +25,12 @@ LARGE = 1 << 20
 MOST_FIELDS = 64
 """Fields beside the one looked for that are stepped over, each some microseconds."""
 
-_WAYS = (("image", "raw", "data"), ("frame", "image", "raw", "data"))
+_WAYS = (
+    ("image", "encoded"),
+    ("image", "raw", "data"),
+    ("frame", "image", "encoded"),
+    ("frame", "image", "raw", "data"),
+)
 _BYTES = 2
 _SECRET, _NUMBERS = secrets.token_bytes(16), itertools.count()
 _lifted: "WeakValueDictionary[bytes, memoryview]" = WeakValueDictionary()
@@ -33,22 +38,19 @@ _lifted: "WeakValueDictionary[bytes, memoryview]" = WeakValueDictionary()
 
 def lift(kind: type[Message], data: bytes) -> tuple[bytes, memoryview | None]:
     """What is to be parsed in place of `data`, a message of type `kind`, and its pixels, to be kept."""
-    tags = _tags(kind.DESCRIPTOR)
-    if len(data) <= LARGE or not tags:
+    if len(data) <= LARGE:
         return data, None
-    spans = _spans(data, tags)
-    if spans is None:
-        return data, None
-    start, end = spans[-1][1:]
-    if end - start <= LARGE:
-        return data, None
-    name = _SECRET + next(_NUMBERS).to_bytes(8, "big")
-    found = _lifted[name] = memoryview(data)[start:end]
-    return _with_instead(data, spans, name), found
+    for tags in _tags(kind.DESCRIPTOR):
+        spans = _spans(data, tags)
+        if spans is not None and spans[-1][2] - spans[-1][1] > LARGE:
+            name = _SECRET + next(_NUMBERS).to_bytes(8, "big")
+            found = _lifted[name] = memoryview(data)[slice(*spans[-1][1:])]
+            return _with_instead(data, spans, name), found
+    return data, None
 
 
 def pixels(value: bytes) -> bytes | memoryview:
-    """The pixels of a raw picture whose field is `value`: that, or what was lifted in its place."""
+    """The picture whose field is `value`: that, or what was lifted in its place."""
     if not value.startswith(_SECRET):
         return value
     return _lifted.get(value, value)
@@ -138,16 +140,17 @@ def _spelled(value: int) -> bytes:
 
 
 @functools.cache
-def _tags(kind: Any) -> tuple[int, ...]:
-    """Of the fields on the way to the pixels, from a descriptor; none where there is no such way."""
-    for way in _WAYS:
-        tags, here = [], kind
-        for name in way:
-            field = here.fields_by_name.get(name) if here is not None else None
-            if field is None:
-                break
-            tags.append(field.number << 3 | _BYTES)
-            here = field.message_type
-        else:
-            return tuple(tags)
-    return ()
+def _tags(kind: Any) -> list[tuple[int, ...]]:
+    """Of the fields on each way to a picture that messages of this descriptor have."""
+    return [tags for way in _WAYS if (tags := _tags_of(kind, way))]
+
+
+def _tags_of(kind: Any, way: tuple[str, ...]) -> tuple[int, ...]:
+    tags = []
+    for name in way:
+        field = kind.fields_by_name.get(name) if kind is not None else None
+        if field is None:
+            return ()
+        tags.append(field.number << 3 | _BYTES)
+        kind = field.message_type
+    return tuple(tags)

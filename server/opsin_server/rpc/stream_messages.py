@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from opsin.v1.stream_pb2 import DropReason as DropReasonMessage
 from opsin.v1.stream_pb2 import Frame, GoAway, StreamDetectResponse, StreamReady
 from opsin.v1.stream_pb2 import GoAwayReason as GoAwayReasonMessage
-from opsin_server.calls import DetectOptions, ImageSource, RawImage
+from opsin_server.calls import DetectOptions, EncodedImage, ImageSource, RawImage
 from opsin_server.config import LimitSettings
 from opsin_server.errors import Failure, Reason
 from opsin_server.rpc.convert import detect_options, image_source
@@ -61,7 +61,7 @@ def frame_in(frame: Frame, agreed: StreamTerms, limits: LimitSettings) -> FrameI
 def _size(frame: Frame, source: ImageSource | None) -> int:
     """Bytes that it holds, those included that were lifted out of the message."""
     match source:
-        case RawImage(data=memoryview() as lifted):
+        case RawImage(data=memoryview() as lifted) | EncodedImage(data=memoryview() as lifted):
             return frame.ByteSize() + len(lifted)
         case _:
             return frame.ByteSize()

@@ -2,8 +2,9 @@
 
 Everything that runs on the loop is a callback that somebody scheduled: a step of a task, a future's callback,
 a timer, a socket that can be read. In this mode each is timed, and one that takes longer than the limit is
-logged with its name. Python's own debug mode times callbacks too, but keeps a traceback for every task, which
-costs more than most of what is to be found.
+logged with its name, with the processor time of it (the rest was spent waiting for a core, or for the
+interpreter) and, of a task, with the coroutine that it waits in since. Python's own debug mode times
+callbacks too, but keeps a traceback for every task, which costs more than most of what is to be found.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import Any
 
 import structlog
 
-__all__ = ["LoopWatch", "name_of", "watching"]
+__all__ = ["LoopWatch", "name_of", "waits_in", "watching"]
 
 log = structlog.get_logger(__name__)
 
@@ -29,17 +30,22 @@ _SCHEDULING = {
 
 
 class LoopWatch:
-    """Times callbacks. limit: seconds. report: called with the callback and its seconds when it took more."""
+    """Times callbacks.
+
+    limit: seconds. report: called with the callback, its seconds and the processor's when it took more.
+    """
 
     def __init__(
         self,
         limit: float,
-        report: Callable[[Callable[..., Any], float], None] | None = None,
+        report: Callable[[Callable[..., Any], float, float], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        processor: Callable[[], float] = time.thread_time,
     ) -> None:
         self._limit = limit
         self._report = report or _log
         self._clock = clock
+        self._processor = processor
 
     def timed(self, callback: Callable[..., Any]) -> Callable[..., Any]:
         """The callback, watched. Once: a loop's methods call each other."""
@@ -47,13 +53,13 @@ class LoopWatch:
 
     def run(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Call it, and tell if that took long."""
-        begun = self._clock()
+        begun, worked = self._clock(), self._processor()
         try:
             return callback(*args)
         finally:
             seconds = self._clock() - begun
             if seconds > self._limit:
-                self._report(callback, seconds)
+                self._report(callback, seconds, self._processor() - worked)
 
 
 class _Timed:
@@ -101,5 +107,26 @@ def name_of(callback: Callable[..., Any]) -> str:
     return str(getattr(inner, "__qualname__", repr(inner)))
 
 
-def _log(callback: Callable[..., Any], seconds: float) -> None:
-    log.warning("event_loop_held", by=name_of(callback), ms=round(seconds * 1e3, 2))
+def waits_in(callback: Callable[..., Any]) -> str:
+    """Where the task whose step this was waits now: it came there last. Empty for what waits nowhere.
+
+    Tasks of gRPC are all called alike; this tells them apart.
+    """
+    owner = getattr(callback, "__self__", None)
+    if not isinstance(owner, asyncio.Task):
+        return ""
+    inner, waits = "", getattr(owner.get_coro(), "cr_await", None)
+    while waits is not None:
+        inner = getattr(waits, "__qualname__", inner)
+        waits = getattr(waits, "cr_await", None)
+    return inner
+
+
+def _log(callback: Callable[..., Any], seconds: float, busy: float) -> None:
+    log.warning(
+        "event_loop_held",
+        by=name_of(callback),
+        ms=round(seconds * 1e3, 2),
+        processor_ms=round(busy * 1e3, 2),
+        waits_in=waits_in(callback),
+    )

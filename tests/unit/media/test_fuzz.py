@@ -2,13 +2,15 @@
 
 import struct
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from opsin_server.calls import EncodedImage, ImageSource, PixelFormat, RawImage
 from opsin_server.errors import Failure, Reason
 from opsin_server.media.decode import decode, decoded_bytes
-from opsin_server.media.header import MediaLimits
+from opsin_server.media.header import MediaLimits, read_header
+from opsin_server.media.plain_jpeg import is_plain
 from unit.media.pictures import encode, exif, gif_with_frame, photo, png, rle_bmp
 
 LIMITS = MediaLimits(max_pixels=250_000, max_side=4096)
@@ -105,6 +107,28 @@ fuzz = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCh
 @given(data=damaged(), near=nears)
 def test_damaged_files_give_pixels_or_a_failure(data: bytes, near: tuple[int, int]) -> None:
     check(EncodedImage(data), near)
+
+
+def outcome(data: bytes | memoryview, near: tuple[int, int]) -> object:
+    """What comes of a file, to be compared."""
+    try:
+        size = decoded_bytes(EncodedImage(data), LIMITS, near)
+        plain = is_plain(data, read_header(data, LIMITS))
+        image = decode(EncodedImage(data), LIMITS, near)
+    except Failure as failure:
+        return failure.reason, failure.message, failure.field
+    return size, plain, image.width, image.height, image.pixels.tobytes()
+
+
+@pytest.mark.parametrize("data", SOUND)
+def test_a_view_of_a_file_is_as_good_as_its_bytes(data: bytes) -> None:
+    assert outcome(memoryview(data), (0, 0)) == outcome(data, (0, 0))
+
+
+@fuzz
+@given(data=damaged(), near=nears)
+def test_a_view_of_a_damaged_file_is_judged_like_its_bytes(data: bytes, near: tuple[int, int]) -> None:
+    assert outcome(memoryview(data), near) == outcome(data, near)
 
 
 @fuzz

@@ -69,6 +69,19 @@ def test_a_streamed_raw_frame_is_not_copied_and_counts_with_its_whole_size() -> 
     assert kept is not None
 
 
+def test_a_large_file_is_read_where_grpc_left_it_too() -> None:
+    frame = Frame(sequence=3, image=Image(encoded=bytes(2 * LARGE)))
+    data = StreamDetectRequest(frame=frame).SerializeToString()
+    short, kept = lift(StreamDetectRequest, data)
+    terms = StreamTerms.__new__(StreamTerms)
+    object.__setattr__(terms, "codec", None)
+    came = frame_in(parse(StreamDetectRequest, short).frame, terms, LIMITS)
+    assert isinstance(came.source, calls.EncodedImage)
+    assert came.size >= frame.ByteSize()
+    assert inside(came.source.data, data)
+    assert kept is not None
+
+
 def test_what_was_lifted_is_let_go_of_with_its_last_holder() -> None:
     _, kept = lift(DetectRequest, DetectRequest(image=Image(raw=RAW)).SerializeToString())
     assert len(lifting._lifted) == 1
@@ -85,7 +98,7 @@ def test_a_name_that_somebody_made_up_is_just_bytes() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        DetectRequest(image=Image(encoded=bytes(2 * LARGE))),
+        DetectRequest(image=Image(encoded=bytes(LARGE - 100))),
         DetectRequest(image=Image(raw=RawImage(data=bytes(LARGE - 100)))),
         DetectRequest(text="x" * 2 * LARGE),
         BatchDetectRequest(requests=[DetectRequest(image=Image(raw=RAW))]),
