@@ -152,7 +152,7 @@ class _Decision:
                 "wanted": [self._context.runtime, self._context.dtype],
                 "hardware": [hardware.device, hardware.name, hardware.bf16, hardware.fp16, hardware.cores],
                 "threads": self._context.threads,
-                "lanes": [self._context.lanes, self._context.lane_kind],
+                "processes": self._context.lane_kind == "processes",
                 "versions": {name: _version(name) for name in _VERSIONS},
             }
         )

@@ -60,15 +60,16 @@ class Kinds:
         self.check(choice.plan)
         if self._why_not(choice.plan):
             return choice, program
+        if store is not None and self.open(choice.plan):
+            if choice.lane_kind and choice.lanes == self._context.lanes:
+                return self._again(choice, program)
+            choice, program = self._measured(_without_lanes(choice), program)
+            store.keep(choice)
+            return choice, program
         if self._context.lane_kind == "processes":
-            return dataclasses.replace(choice, lane_kind="processes"), self._apart(program)
-        if store is None or not self.open(choice.plan):
-            return dataclasses.replace(choice, lane_kind="threads"), program
-        if choice.lane_kind:
-            return self._again(choice, program)
-        choice, program = self._measured(choice, program)
-        store.keep(choice)
-        return choice, program
+            program = self._apart(program)
+        kind = "processes" if isinstance(program, ApartProgram) else "threads"
+        return dataclasses.replace(_without_lanes(choice), lane_kind=kind), program
 
     def _why_not(self, plan: Plan | None) -> str:
         """Why it cannot run in processes; empty when it can."""
@@ -97,24 +98,25 @@ class Kinds:
             return dataclasses.replace(choice, lane_kind="threads"), program
 
     def _measured(self, choice: Choice, program: Program) -> tuple[Choice, Program]:
-        threads = dataclasses.replace(choice, lane_kind="threads")
         lanes = self._context.lanes
+        choice = dataclasses.replace(choice, lane_kind="threads", lanes=lanes)
         if lanes * _INTERPRETER > _MEMORY * (memory_of("cpu").free or float("inf")):
-            return _refused(threads, "there is not the memory for an interpreter a lane"), program
+            return _refused(choice, "there is not the memory for an interpreter a lane"), program
         try:
             apart = self._apart(program)
         except LoadError as error:
-            return _refused(threads, str(error)), program
+            return _refused(choice, str(error)), program
         try:
             times = self._timed(program, apart, self._batches(), lanes, max(1, self._context.threads))
         except BaseException:
             apart.close()
             raise
         taken, trials = verdicts(choice.plan, *times)
+        choice = dataclasses.replace(choice, trials=(*choice.trials, *trials))
         if taken:
-            return Choice(choice.plan, (*choice.trials, *trials), "processes"), apart
+            return dataclasses.replace(choice, lane_kind="processes"), apart
         apart.close()
-        return dataclasses.replace(threads, trials=(*choice.trials, *trials)), program
+        return choice, program
 
     def _batches(self) -> Sequence[torch.Tensor]:
         spec = self._network.picture
@@ -123,7 +125,12 @@ class Kinds:
         return [grey[:size] for size in _SIZES]
 
 
-def _refused(threads: Choice, why: str) -> Choice:
-    plan = threads.plan
-    refused = Trial(plan.runtime, plan.dtype, (), why, "processes")
-    return dataclasses.replace(threads, trials=(*threads.trials, refused))
+def _refused(choice: Choice, why: str) -> Choice:
+    refused = Trial(choice.plan.runtime, choice.plan.dtype, (), why, "processes")
+    return dataclasses.replace(choice, trials=(*choice.trials, refused))
+
+
+def _without_lanes(choice: Choice) -> Choice:
+    """Without what was found for other lanes."""
+    trials = tuple(trial for trial in choice.trials if not trial.lane_kind)
+    return dataclasses.replace(choice, trials=trials, lane_kind="", lanes=0)

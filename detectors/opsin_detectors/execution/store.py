@@ -40,12 +40,13 @@ _FILE = "choice.json"
 class Choice:
     """A plan, and what was found on the way to it.
 
-    lane_kind: as `ModelInfo` has it; empty: not chosen yet.
+    lane_kind: as `ModelInfo` has it; empty: not chosen yet. lanes: how many it was chosen for.
     """
 
     plan: Plan
     trials: tuple[Trial, ...] = ()
     lane_kind: str = ""
+    lanes: int = 0
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
@@ -159,6 +160,7 @@ def _written(choice: Choice) -> dict[str, Any]:
         "runtime": choice.plan.runtime,
         "dtype": choice.plan.dtype,
         "lane_kind": choice.lane_kind,
+        "lanes": choice.lanes,
         "trials": [
             {
                 "runtime": t.runtime,
@@ -179,7 +181,8 @@ def _parsed(told: Mapping[str, Any]) -> Choice:
         raise ValueError(str(plan))
     if told["lane_kind"] not in ("", "threads", "processes"):
         raise ValueError(told["lane_kind"])
-    return Choice(plan, tuple(_trial(one) for one in told["trials"]), told["lane_kind"])
+    trials = tuple(_trial(one) for one in told["trials"])
+    return Choice(plan, trials, told["lane_kind"], int(told["lanes"]))
 
 
 def _trial(told: Mapping[str, Any]) -> Trial:
