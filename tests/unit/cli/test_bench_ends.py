@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from opsin.bench.plan import Plan, Point
 from opsin.bench.processes import BenchError
 from opsin.bench.run import find_knee, measure
 from opsin.bench.summary import pairs, summaries
+from opsin.bench.worker import _prepared
 
 PLAN = Plan({"target": "here:1"}, "detect", Payload("raw", size=100), Asked(), (Point(2),), total=4)
 GOOD = Recording([Sample(0.01, at=at / 10) for at in range(4)], 1.0)
@@ -180,3 +182,31 @@ def test_a_server_that_answers_nothing_in_a_round_is_not_endlessly_quick(
     (pair,) = pairs(result)
     assert pair.p50 is None
     assert pair.rate is None if swapped else pair.rate and pair.rate.median == 0.0
+
+
+class Preparing:
+    """A run whose first call is answered, or never."""
+
+    def __init__(self, *, answered: bool) -> None:
+        self._answered = answered
+        self.cancelled = False
+
+    async def probe(self) -> None:
+        try:
+            await (asyncio.sleep(0) if self._answered else asyncio.Event().wait())
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+    async def warm(self) -> None:
+        pass
+
+
+async def test_a_process_of_callers_whose_parent_has_died_waits_for_no_first_call() -> None:
+    orders: Any = SimpleNamespace(stopped=asyncio.Event())
+    orders.stopped.set()
+    hanging = Preparing(answered=False)
+    assert not await asyncio.wait_for(_prepared(hanging, orders), 30)
+    assert hanging.cancelled
+    orders.stopped.clear()
+    assert await asyncio.wait_for(_prepared(Preparing(answered=True), orders), 30)
