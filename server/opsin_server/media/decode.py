@@ -207,6 +207,8 @@ def _to_rgb(picture: Image.Image) -> Pixels:
         wide = np.asarray(picture)
         grey = _SIXTEEN_TO_EIGHT.take(wide, mode="clip")
         return np.repeat(grey[..., None], 3, axis=2)
+    if picture.mode == "RGB":  # which convert() would copy
+        return np.ascontiguousarray(picture)
     # Transparency is dropped; left in, it makes convert() warn and look for a spare palette entry.
     picture.info.pop("transparency", None)
     return np.ascontiguousarray(picture.convert("RGB"))

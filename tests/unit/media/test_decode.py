@@ -371,3 +371,16 @@ def test_many_threads_decode_at_once() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_pixels_that_are_rgb_already_are_not_converted(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(photo(), kind)
+    expected = by_pillow(data)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("every pixel was copied once more")
+
+    monkeypatch.setattr(Image.Image, "copy", refuse)
+    monkeypatch.setattr(Image.Image, "convert", refuse)
+    assert np.array_equal(pixels(data), expected)
