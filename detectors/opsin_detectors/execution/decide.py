@@ -121,8 +121,7 @@ class _Decision:
         self._take(*self._kinds.settled(choice, program, store))
 
     def _take(self, choice: Choice, program: Program) -> None:
-        if isinstance(program, GraphProgram):
-            self._graph.keep(program, choice.plan)
+        self._keep(program, choice.plan)
         self._detector.program = program
         self._detector.info = dataclasses.replace(
             self._detector.info,
@@ -132,6 +131,11 @@ class _Decision:
             trials=choice.trials,
             lane_kind=choice.lane_kind,
         )
+
+    def _keep(self, program: Program, plan: Plan) -> None:
+        """Take what an earlier start compiled of it, and keep what is compiled."""
+        if isinstance(program, GraphProgram):
+            self._graph.keep(program, plan)
 
     def _known(self, what: str, value: str, known: Sequence[str]) -> None:
         if value not in known:
@@ -173,6 +177,7 @@ class _Decision:
             return None
         try:
             program = self._built(choice.plan)
+            self._keep(program, choice.plan)
             trying.once(self._detector, program)  # some ways find out only then, as compiling does
             return choice, program
         except Exception as error:

@@ -298,7 +298,9 @@ class _OpenVino(Runtime):
         return request
 
     def keep(self, blobs: Blobs) -> None:
-        """See `Runtime`."""
+        """See `Runtime`. Told twice it does no more than told once."""
+        if self._blobs is not None:
+            return
         self._blobs = blobs
         for (width, size), compiled in self._compiled.made.items():
             self._put(width, size, compiled)
