@@ -104,7 +104,8 @@ def _burst(scale: Scale) -> Figure:
                 in_loop(_at_once(server.target, request))
             ran.append(taken.over.total("opsin_batch_size_sum", model="device"))
     what = f"{BURST} identical calls in flight: inputs that were run"
-    return Figure(what, ran, "", at_most(1), {"bursts": len(ran), "most": max(ran)})
+    # The worst one: a median would forgive half of them.
+    return Figure(what, [max(ran)], "", at_most(1), {"bursts": len(ran), "inputs_run": ran})
 
 
 async def _at_once(target: str, request: DetectRequest) -> None:

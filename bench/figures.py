@@ -1,7 +1,8 @@
 """From rounds to figures: medians, targets, shares, tables. Pure.
 
 A figure is measured in several rounds. It is shown as the median with the least and the greatest round; a
-target is met when the median reaches it, and met "within the spread" when only the best round does.
+target is met when the median reaches it, and met "within the spread" when only the best round does. A target
+of 0 at the most is of what must never happen: every round has to meet it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,9 +62,14 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """Whether the target is met: yes, within the spread, no; "" without a target."""
+        """Whether the target is met: yes, within the spread, no; "" without a target.
+
+        What must never happen must not in any round.
+        """
         if self.target is None:
             return ""
+        if self.target == NEVER:
+            return "yes" if all(map(self.target.holds, self.rounds)) else "no"
         if self.target.holds(self.value):
             return "yes"
         return "within the spread" if self.target.holds(self.target.best(self.rounds)) else "no"
@@ -93,6 +99,9 @@ class Figure:
     @property
     def _unit(self) -> str:
         return f" {self.unit}" if self.unit else ""
+
+
+NEVER = at_most(0)
 
 
 def table(figures: Sequence[Figure]) -> str:

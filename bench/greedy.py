@@ -47,6 +47,10 @@ def _model(spec: str, kind: Kind, scale: Scale) -> Figure:
                 )
                 with span(server) as taken:
                     crowded = _p99(drive(polite))
+                if running.done():
+                    raise RuntimeError(
+                        "the greedy caller was done before the polite one: nothing was compared"
+                    )
                 others = figures_of([running.result()], GREEDY)
             batch = taken.over.batch_seconds(name) * 1000
             ratios.append(crowded / (2 * alone + batch))

@@ -21,7 +21,11 @@ __all__ = ["KNOBS", "Knob", "measure", "spec"]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 MODELS = ("nsfw", "nanodet")
 CALLERS = (1, 8, 32)
-_MALLOC = {name: None for name in ENVIRONMENT if name.startswith("MALLOC")}
+_MALLOC: Mapping[str, str | None] = {
+    **{name: None for name in ENVIRONMENT if name.startswith("MALLOC")},
+    # Else `opsin serve` starts itself anew with what is missing, and this were the default once more.
+    "OPSIN_STARTED_TUNED": "1",
+}
 
 
 @dataclass(frozen=True, slots=True)

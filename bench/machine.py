@@ -11,7 +11,19 @@ import psutil
 
 __all__ = ["machine"]
 
-PACKAGES = ("opsin", "torch", "grpcio", "protobuf", "uvloop", "numpy", "simplejpeg")
+PACKAGES = (
+    "opsin",
+    "torch",
+    "transformers",
+    "openvino",
+    "onnxruntime",
+    "nncf",
+    "grpcio",
+    "protobuf",
+    "uvloop",
+    "numpy",
+    "simplejpeg",
+)
 
 
 def machine() -> dict[str, Any]:

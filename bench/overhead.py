@@ -37,24 +37,25 @@ class _Side:
 
 def measure(scale: Scale) -> list[Figure]:
     """About a minute for each of the six runs."""
-    found: dict[tuple[int, int], tuple[_Side, _Side]] = {}
     with Server("echo") as ours, null_server() as floor:
-        for size, callers in RUNS:
-            scale.say(f"{size} bytes, {callers} callers")
-            found[size, callers] = _run(ours, floor, size, callers, scale)
+        found = _turns(ours, floor, scale)
     figures = [_cost(*run, *found[run]) for run in RUNS]
     return [*figures, *_stall(found)]
 
 
-def _run(ours: Process, floor: Process, size: int, callers: int, scale: Scale) -> tuple[_Side, _Side]:
-    sides = _Side(), _Side()
+def _turns(ours: Process, floor: Process, scale: Scale) -> dict[tuple[int, int], tuple[_Side, _Side]]:
+    """Every run once a round: rates at many and at few callers are compared, too."""
+    found = {run: (_Side(), _Side()) for run in RUNS}
     for number in range(scale.rounds + 1):
-        for side, server in zip(sides, (ours, floor), strict=True):
-            kind = Kind(size=size)
-            # No warm-up inside the round: its CPU time would be counted and its calls would not.
-            load = Load(server.target, "echo", kind, scale.seconds(5), callers, warmup=0, seed=number)
-            (side if number else _Side()).add(server, load)
-    return sides
+        scale.say(f"round {number}" if number else "warming up")
+        for (size, callers), sides in found.items():
+            for side, server in zip(sides, (ours, floor), strict=True):
+                # No warm-up inside the round: its CPU time would be counted and its calls would not.
+                load = Load(
+                    server.target, "echo", Kind(size=size), scale.seconds(5), callers, warmup=0, seed=number
+                )
+                (side if number else _Side()).add(server, load)
+    return found
 
 
 def _cost(size: int, callers: int, ours: _Side, floor: _Side) -> Figure:

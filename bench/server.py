@@ -13,6 +13,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 import opsin
+from bench.tree import Tree
 
 __all__ = ["ENVIRONMENT", "Counters", "Process", "Server", "environment", "free_port", "null_server"]
 
@@ -33,6 +35,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 PATIENCE = 10.0
+_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
 
 
 def environment(more: Mapping[str, str | None] | None = None) -> dict[str, str]:
@@ -85,13 +88,16 @@ class Process:
         self._process.send_signal(signal.SIGTERM)
 
     def cpu_seconds(self) -> float:
-        """Of all its threads, in user and in kernel mode, so far."""
-        times = self._seen.cpu_times()
-        return times.user + times.system
+        """Of it and of all that it started, in user and in kernel mode, so far."""
+        return Tree(self.pid).cpu_seconds()
 
     def memory_bytes(self) -> int:
-        """Resident."""
-        return int(self._seen.memory_info().rss)
+        """Resident, of it and of all that it started; what they share counts for each."""
+        total = 0
+        for one in Tree(self.pid).processes():
+            with suppress(psutil.NoSuchProcess):
+                total += int(one.memory_info().rss)
+        return total
 
     def open_files(self) -> int:
         """File descriptors, sockets included."""
@@ -106,12 +112,18 @@ class Counters:
     """What /metrics said at one moment."""
 
     def __init__(self, text: str) -> None:
-        self._samples = [
-            sample for family in text_string_to_metric_families(text) for sample in family.samples
-        ]
+        families = list(text_string_to_metric_families(text))
+        self._names = {family.name for family in families}
+        self._samples = [sample for family in families for sample in family.samples]
 
     def total(self, name: str, **labels: str) -> float:
-        """The sum over all series of that name with these labels; `model` also without its version."""
+        """The sum over all series of that name with these labels; `model` also without its version.
+
+        Raises KeyError for a name that the server does not have: its sum would be a 0 that looks like a good
+        one.
+        """
+        if not {name, *(name.removesuffix(end) for end in _SUFFIXES)} & self._names:
+            raise KeyError(f"the server counts no {name}")
         return sum(
             sample.value
             for sample in self._samples

@@ -9,14 +9,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+from bench.tree import Tree
 
 __all__ = ["ROLES", "cpu_by_thread", "names", "role", "shares", "spy"]
 
 ROLES = ("event loop", "decode and prepare", "infer", "finish", "gRPC", "other")
 
+WORKER = "lane-process"
+"""What a thread is called here of a process that the server started: it runs batches."""
 _PYTHON = (
     ("MainThread", "event loop"),
     ("opsin-cpu", "decode and prepare"),
@@ -36,8 +41,15 @@ _GRPC = (
 
 
 def cpu_by_thread(pid: int) -> dict[int, float]:
-    """Seconds in user and in kernel mode so far, by the system's thread number."""
-    return {one.id: one.user_time + one.system_time for one in psutil.Process(pid).threads()}
+    """Seconds in user and in kernel mode so far, by the system's thread number.
+
+    Of the process and of those that it started, which run its lanes where lanes are processes.
+    """
+    found: dict[int, float] = {}
+    for process in Tree(pid).processes():
+        with suppress(psutil.NoSuchProcess):
+            found |= {one.id: one.user_time + one.system_time for one in process.threads()}
+    return found
 
 
 def names(pid: int) -> dict[int, str]:
@@ -46,6 +58,9 @@ def names(pid: int) -> dict[int, str]:
     Raises RuntimeError where py-spy is missing or may not look into the process.
     """
     found = {thread: _system_name(pid, thread) for thread in cpu_by_thread(pid)}
+    for process in Tree(pid).processes()[1:]:
+        with suppress(psutil.NoSuchProcess):
+            found |= {one.id: WORKER for one in process.threads()}
     for thread, name in _python_names(pid).items():
         found[thread] = name or found.get(thread, "")
     return found

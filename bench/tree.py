@@ -21,12 +21,12 @@ class Tree:
         self._top = psutil.Process(pid)
 
     def cpu_seconds(self) -> float:
-        """Of all of them, in user and in kernel mode, so far."""
+        """Of all of them, in user and in kernel mode, so far, those that have ended included."""
         total = 0.0
-        for one in self._all():
+        for one in self.processes():
             with suppress(psutil.NoSuchProcess):
-                times = one.cpu_times()
-                total += times.user + times.system
+                # Children's is what ended ones took.
+                total += sum(one.cpu_times()[:4])
         return total
 
     def sleep(self) -> None:
@@ -40,7 +40,7 @@ class Tree:
     def end(self, patience: float = 5.0) -> None:
         """Ask the first one to end, then make sure of all of them."""
         self.wake()
-        everyone = self._all()
+        everyone = self.processes()
         with suppress(psutil.NoSuchProcess):
             self._top.send_signal(signal.SIGTERM)
         _, left = psutil.wait_procs(everyone, timeout=patience)
@@ -58,12 +58,13 @@ class Tree:
         finally:
             self.sleep()
 
-    def _all(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
+        """All that live, the first one first."""
         with suppress(psutil.NoSuchProcess):
             return [self._top, *self._top.children(recursive=True)]
         return []
 
     def _send(self, sign: signal.Signals) -> None:
-        for one in self._all():
+        for one in self.processes():
             with suppress(psutil.NoSuchProcess):
                 one.send_signal(sign)

@@ -46,7 +46,7 @@ def _labels(expected: Sequence[Any], found: Sequence[Any], tolerance: Tolerance)
     if set(one) != set(two):
         return f"labels {sorted(one)} against {sorted(two)}"
     for name, score in one.items():
-        if abs(score - two[name]) > tolerance.score:
+        if not abs(score - two[name]) <= tolerance.score:  # nor is a number that is none
             return f"“{name}” scores {score:.3f} against {two[name]:.3f}"
     best = max(one, key=lambda name: one[name])
     # Two labels closer than the tolerance may change places.

@@ -14,6 +14,8 @@ from bench.peers.subjects import Table
 __all__ = ["Side", "check", "compete", "ring"]
 
 WARMUP = 1.0
+_WARM = 1 << 20
+"""Sets the pictures of a warm-up apart from those of every round: none is to be sent twice."""
 
 
 @dataclass(slots=True)
@@ -58,6 +60,8 @@ def check(running: Ring, table: Table, tolerances: Mapping[str, Tolerance]) -> N
     yardstick = next((name for name in answers if tolerances[name] == EXACT), next(iter(answers)))
     for name, found in answers.items():
         tolerance = tolerances[name]
+        if not any(len(said) for answer in found for said in answer.values()):
+            raise ValueError(f"{name} has no answer to any of {len(found)} pictures: nothing can be compared")
         for path, one, two in zip(table.compared, answers[yardstick], found, strict=True):
             if said := difference(one, two, tolerance):
                 raise ValueError(f"{yardstick} and {name} disagree on {path}: {said}")
@@ -82,7 +86,7 @@ def compete(running: Ring, callers: int, seconds: float, rounds: int) -> dict[st
 def _round(one: Running, side: Side, callers: int, seconds: float, number: int) -> None:
     job = replace(one.job, callers=callers, seconds=seconds, seed=number)
     with one.tree.awake() as tree:
-        one.caller.do(replace(job, seconds=WARMUP))
+        one.caller.do(replace(job, seconds=WARMUP, seed=number + _WARM))
         before = tree.cpu_seconds()
         heard = one.caller.do(job)
         used = tree.cpu_seconds() - before

@@ -84,7 +84,10 @@ def _rate(side: Side) -> float:
 
 
 def _ratio(what: str, mine: Side, other: Side, target: Target | None = None) -> Figure:
-    rounds = [one.rate / two.rate for one, two in zip(mine.rounds, other.rounds, strict=True)]
+    rounds = [
+        one.rate / two.rate if two.rate else float("inf")
+        for one, two in zip(mine.rounds, other.rounds, strict=True)
+    ]
     return Figure(what, rounds, "", target)
 
 

@@ -16,6 +16,12 @@ def test_a_target_is_met_by_the_median_or_within_the_spread_or_not() -> None:
     assert Figure("x", [2.1, 2.5, 9.0], "", at_most(2.0)).verdict == "no"
 
 
+def test_what_must_never_happen_must_not_in_any_round() -> None:
+    assert Figure("lost frames", [0.0, 0.0, 0.0], "", at_most(0)).verdict == "yes"
+    assert Figure("lost frames", [0.0, 0.0, 7.0], "", at_most(0)).verdict == "no"
+    assert Figure("descriptors", [-3.0], "", at_most(0)).verdict == "yes"
+
+
 def test_a_figure_that_is_no_number_meets_no_target() -> None:
     assert Figure("x", [float("nan")], "", at_least(0.0)).verdict == "no"
 

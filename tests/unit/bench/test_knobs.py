@@ -11,6 +11,7 @@ from bench.server import ENVIRONMENT, environment
 from bench.tree import Tree
 from opsin_detectors.sources import parse
 from opsin_server.config import Settings
+from opsin_server.process import missing
 
 FAMILY = """
 import subprocess, sys, time
@@ -35,6 +36,14 @@ def test_knobs_differ_from_the_default_and_from_each_other() -> None:
     assert KNOBS[0].name == "default"
     assert turned[0] == ("", {}, {})
     assert all(turned.count(one) == 1 for one in turned)
+
+
+def test_a_server_without_malloc_settings_does_not_give_itself_them() -> None:
+    """`opsin serve` starts itself anew with what is missing: the knob would be the default beside itself."""
+    (knob,) = [one for one in KNOBS if "malloc" in one.name]
+    told = environment(knob.variables)
+    assert not any(name.startswith("MALLOC") for name in told)
+    assert missing(told, "glibc") == {}
 
 
 def test_a_variable_can_be_left_out_of_what_is_measured() -> None:

@@ -1,29 +1,50 @@
 """What the measurements take for granted: distinct inputs, counters, rates, sums that add up."""
 
 import asyncio
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import simplejpeg
 
+from bench import overhead
 from bench.frames import Reel
 from bench.groups import GROUPS
 from bench.inputs import Kind, image_maker, numbered, pictures
-from bench.load import open_loop
+from bench.load import Load, open_loop
 from bench.memory import rise
-from bench.server import Counters
+from bench.scale import Scale
+from bench.server import Counters, Process
 from bench.shares import deviation
+from bench.threads import cpu_by_thread
 from bench.timings import gap_us, within
-from opsin.bench.load import Sample
+from bench.tree import Tree
+from opsin.bench.load import Recording, Sample
 from opsin.v1 import Timings
 
+BURNS = """
+import subprocess, sys, time
+burn = "import time\\nwhile time.process_time() < 0.4: pass\\nprint('burnt', flush=True)\\n"
+print("ready at 127.0.0.1:1", flush=True)
+subprocess.run([sys.executable, "-c", burn], check=True)
+both = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+child = subprocess.Popen([sys.executable, "-c", burn + "input()"], **both)
+child.stdout.readline()
+print("ended", flush=True)
+child.wait()
+"""
 METRICS = """\
 # TYPE opsin_tickets counter
 opsin_tickets_total{model="a@1",end="answered"} 3.0
 opsin_tickets_total{model="a@1",end="cancelled"} 4.0
 opsin_tickets_total{model="b@2",end="answered"} 5.0
 """
+
+
+def _said(server: Process) -> str:
+    assert server._process.stdout is not None
+    return server._process.stdout.readline()
 
 
 def test_no_two_pictures_are_alike_whatever_their_number_or_seed() -> None:
@@ -52,6 +73,44 @@ def test_counters_add_up_over_the_labels_that_are_not_asked_for() -> None:
     assert counters.total("opsin_tickets_total", end="answered") == 8
     assert counters.total("opsin_tickets_total", model="b@2", end="answered") == 5
     assert counters.total("opsin_tickets_total", model="c") == 0
+
+
+def test_a_counter_that_the_server_does_not_have_is_no_zero() -> None:
+    with pytest.raises(KeyError, match="counts no opsin_tikets_total"):
+        Counters(METRICS).total("opsin_tikets_total")
+    silent = "# TYPE opsin_batch_size histogram\n# TYPE opsin_queued gauge\n"
+    for name in ("opsin_batch_size_sum", "opsin_batch_size_count", "opsin_queued"):
+        assert Counters(silent).total(name, model="a") == 0, "it has counted nothing so far"
+
+
+def test_what_a_server_costs_is_what_all_its_processes_cost() -> None:
+    """One that lives and one that has ended: each burns more than the first process does."""
+    with Process([sys.executable, "-c", BURNS]) as server:
+        while "ended" not in (said := _said(server)):
+            assert said
+        assert server.cpu_seconds() > 0.6
+        assert server.memory_bytes() > Tree(server.pid).processes()[0].memory_info().rss
+        assert sum(cpu_by_thread(server.pid).values()) > 0.3, "of those that live"
+
+
+def test_runs_of_the_cost_of_a_call_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, int, int]] = []
+
+    class Still(Process):
+        def __init__(self, target: str) -> None:
+            self.target = target
+
+        def cpu_seconds(self) -> float:
+            return 0.0
+
+    def drive(load: Load) -> Recording:
+        ran.append((load.target, load.kind.size, load.callers))
+        return Recording(seconds=1.0)
+
+    monkeypatch.setattr(overhead, "drive", drive)
+    overhead._turns(Still("ours"), Still("null"), Scale(rounds=2))
+    a_round = [(target, *run) for run in overhead.RUNS for target in ("ours", "null")]
+    assert ran == a_round * 3
 
 
 async def test_an_open_loop_holds_its_rate_when_nobody_answers_in_time() -> None:

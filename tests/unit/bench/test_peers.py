@@ -64,6 +64,11 @@ def test_answers_that_differ_are_told_from_each_other(one: Answer, two: Answer, 
     assert said in difference(one, two, EXACT)
 
 
+def test_a_score_that_is_no_number_agrees_with_nothing() -> None:
+    nan = float("nan")
+    assert difference(labels(cat=0.9, dog=0.1), labels(cat=0.9, dog=nan), ROUNDED)
+
+
 def test_narrow_numbers_are_given_more_room_but_not_another_answer() -> None:
     assert difference(labels(cat=0.9, dog=0.1), labels(cat=0.86, dog=0.14), ROUNDED) == ""
     assert difference(labels(cat=0.9, dog=0.1), labels(cat=0.4, dog=0.6), ROUNDED)
