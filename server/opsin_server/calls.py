@@ -26,6 +26,7 @@ __all__ = [
     "EmbeddedDetection",
     "EncodedImage",
     "ModelRef",
+    "NotNeeded",
     "PixelFormat",
     "RawImage",
     "Source",
@@ -159,6 +160,10 @@ class EmbedCall:
     caller: Caller = field(default_factory=Caller)
 
 
+class NotNeeded(Exception):  # noqa: N818 (no error)
+    """A watcher needs no answer any more; nobody is to blame."""
+
+
 class Watcher(Protocol):
     """Is told how far a call has got."""
 
@@ -168,7 +173,7 @@ class Watcher(Protocol):
         ...
 
     def decoded(self, image: ImageInput) -> None:
-        """The picture, before it is prepared, on the thread that decoded it. What is raised ends the call."""
+        """The picture, before it is prepared, on the thread that decoded it. May raise NotNeeded."""
         ...
 
     def ready(self) -> None:

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from types import TracebackType
 
-from opsin_server.calls import Answer, DetectAnswer, DetectCall, EmbedAnswer, EmbedCall, Watcher
+from opsin_server.calls import Answer, DetectAnswer, DetectCall, EmbedAnswer, EmbedCall, NotNeeded, Watcher
 from opsin_server.errors import Failure, Reason, quote
 from opsin_server.models.directory import Kind, Version
 from opsin_server.models.registry import Registry
@@ -120,6 +120,8 @@ class _Use:
     ) -> None:
         version = self._version
         version.users -= 1
+        if isinstance(error, NotNeeded):
+            return
         if error is None or isinstance(error, Exception):  # whoever left says nothing about the version
             reason = _reason(error).value if error is not None else ""
             self._metrics.answered(version.name, version.number, reason, time.monotonic() - self._begun)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Hashable
 
 from opsin_detectors.api import ImageInput
-from opsin_server.calls import DecodedImage, DetectAnswer, DetectOptions, ImageSource
+from opsin_server.calls import DecodedImage, DetectAnswer, DetectOptions, ImageSource, NotNeeded
 from opsin_server.media.budget import Reservation
 from opsin_server.media.video import Picture
 from opsin_server.rpc.stream_messages import FrameIn
@@ -19,7 +19,7 @@ from opsin_server.streams.similar import Look, SimilarFrames, Thumbnail, thumbna
 __all__ = ["Alike", "Work", "decoded_image"]
 
 
-class Alike(Exception):  # noqa: N818 (no error: it ends a call that is not needed)
+class Alike(NotNeeded):
     """A frame looks like one that was answered."""
 
     def __init__(self, look: Look) -> None:

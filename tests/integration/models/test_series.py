@@ -5,8 +5,19 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
-from opsin.v1 import DetectRequest, Image, LoadModelRequest, RawImage, UnloadModelRequest
+from opsin.v1 import (
+    DetectRequest,
+    Frame,
+    Image,
+    LoadModelRequest,
+    RawImage,
+    ReuseSimilar,
+    StreamConfig,
+    StreamDetectRequest,
+    UnloadModelRequest,
+)
 from serving import Serving, serving
 
 PICTURE = Image(raw=RawImage(data=bytes(12), width=2, height=2))
@@ -53,3 +64,17 @@ async def test_a_version_whose_prepare_raises_is_told_to_have_failed(monkeypatch
         assert error.value.code() is grpc.StatusCode.INTERNAL
         labels = {"model": "echo", "version": "1", "reason": "DETECTOR_FAILED"}
         assert server.app.metrics.registry.get_sample_value("opsin_model_answers_total", labels) == 1
+
+
+async def test_a_frame_that_need_not_be_looked_at_is_no_failure_of_the_version() -> None:
+    async with serving("echo=echo,light=false") as server:
+        stream = server.inference.StreamDetect()
+        alike = ReuseSimilar(max_hold=Duration(seconds=60))
+        await stream.write(StreamDetectRequest(config=StreamConfig(model="echo", reuse_similar=alike)))
+        assert (await stream.read()).HasField("ready")
+        for sequence in (1, 2, 3):
+            await stream.write(StreamDetectRequest(frame=Frame(sequence=sequence, image=PICTURE)))
+            assert (await stream.read()).result.reused_from == (1 if sequence > 1 else 0)
+        await stream.done_writing()
+        told = [labels for name, labels in series(server, "echo@1") if name == "opsin_model_answers_total"]
+        assert [labels["reason"] for labels in told] == [""]
