@@ -34,13 +34,14 @@ h1 { font-size: 26px; margin: 0 0 4px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
 .tile, figure, .card { background: #fff; border: 1px solid var(--line); border-radius: 10px; }
 .tile { padding: 14px 16px; }
-.tile b { display: block; font-size: 24px; font-variant-numeric: tabular-nums; }
+.tile b { display: block; font-size: 22px; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .tile.bad b { color: #c0392b; }
 .tile span { color: var(--soft); font-size: 13px; }
 .card { margin: 16px 0; padding: 6px 16px; overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 8px 10px; white-space: nowrap; }
-th { color: var(--soft); font-size: 13px; font-weight: 600; border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-size: 13px; font-weight: 600; border-bottom: 1px solid var(--line);
+  white-space: normal; }
 td { border-bottom: 1px solid #f0f2f4; }
 tr:last-child td { border-bottom: 0; }
 th:first-child, td:first-child { text-align: left; }
@@ -125,7 +126,7 @@ def _best_tiles(result: Result) -> Iterator[str]:
     if not runs:
         return
     figures = [run.figures for run in runs]
-    where = "at the knee" if result.knee else f"at {load_of(runs[0])}"
+    where = "at the knee" if result.knee else f"({load_of(runs[0])})"
     rate = median(one.goodput if one.deadline else one.rate for one in figures)
     yield _tile(f"{rate:,.1f}", f"{'good ' if figures[0].deadline else ''}answers a second {where}")
     if latencies := [one.latency for one in figures if one.latency]:

@@ -72,8 +72,10 @@ class KneeSearch:
 
     def take(self, step: Step) -> None:
         """How the step that `next` asked for went."""
+        # A try that failed while the tool kept up is the server's, whatever befell the tool in the other.
+        limited = self._again and step.limited and self.steps[-1].limited
         self.steps.append(step)
-        self._done = self._again and step.limited and not step.held
+        self._done = limited and not step.held
         self._again = not step.held and not self._again
 
     @property

@@ -67,8 +67,8 @@ def _of_loads(result: Result) -> Iterator[str]:
             yield f"{load}: {fewest} answers are few: the p99 of fewer than {FEW} is the slowest one"
         if (callers := _callers_share(runs)) >= NOTICED:
             yield (
-                f"{load}: all cores of this machine were busy, {callers:.0%} of them with the callers: "
-                "a server beside them would do more alone"
+                f"{load}: all cores of this machine were busy, {callers:.0%} of them with the callers; "
+                "a server here would do more with callers elsewhere"
             )
         lags = [run.figures.limits.lag_p99 for run in runs]
         if (worst := max((lag for lag in lags if lag is not None), default=None)) is not None:

@@ -198,7 +198,7 @@ def test_the_headline_of_a_pair_is_ours_even_when_the_other_is_quicker() -> None
             shown.runs[at] = Run(run.turn, run.point, figures_of([quicker], 4, deadline=0.02), (quicker,))
     page = html(shown)
     ours = shown.runs[0].figures
-    assert tiles(page)[0] == (f"{ours.goodput:.1f}", "good answers a second at 4 callers")
+    assert tiles(page)[0] == (f"{ours.goodput:.1f}", "good answers a second (4 callers)")
     assert ("0.50 ×", "times the answers of there:2 (4 callers, 0.50–0.50)") in tiles(page)
     assert "here:1 over there:2" in page
     assert "0.50 (0.50–0.50)" in page, "the ratio with its interval"

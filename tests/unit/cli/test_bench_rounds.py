@@ -103,6 +103,17 @@ def test_the_search_ends_where_the_tool_gives_out_and_says_so() -> None:
     assert (search.next(), search.knee, search.limited) == (None, 100.0, True)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_step_that_failed_once_while_the_tool_kept_up_is_the_servers(first: bool) -> None:
+    """Or a neighbour's busy moment in the other try would end the search."""
+    search = KneeSearch(10.0)
+    for rate, limited in ((10.0, False), (20.0, first), (20.0, not first)):
+        assert search.next() == rate
+        search.take(Step(rate, held=rate < 20, limited=limited))
+    assert not search.limited
+    assert search.next() == pytest.approx(14.142, abs=0.001)
+
+
 def test_a_server_that_holds_nothing_has_no_knee() -> None:
     search = KneeSearch(8.0)
     while (rate := search.next()) is not None:
