@@ -74,9 +74,11 @@ class Sample:
     @classmethod
     def from_row(cls, row: list[Any]) -> "Sample":
         """From what `to_wire` made of it. Equal texts become one: a long run has millions of samples."""
-        seconds, error, dropped, batch, stages, age, code, *rest, refused = row
-        texts = intern(error), intern(dropped)
-        return cls(seconds, *texts, batch, tuple(stages), age, intern(code), *rest, tuple(refused))
+        seconds, error, dropped, batch, stages, age, code, at, lag, stream, inputs, refused = row
+        texts, lists = (intern(error), intern(dropped), intern(code)), (tuple(stages), tuple(refused))
+        return cls(
+            seconds, texts[0], texts[1], batch, lists[0], age, texts[2], at, lag, stream, inputs, lists[1]
+        )
 
 
 _ROW = attrgetter(*Sample.__dataclass_fields__)
