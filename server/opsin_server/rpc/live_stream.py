@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -37,9 +37,10 @@ from opsin_server.streams.session import SessionLimits, StreamSession
 from opsin_server.streams.similar import SimilarFrames
 from opsin_server.streams.tokens import ResumeToken, TokenSigner
 from opsin_server.streams.tracking import ByteTracker, Sightings
+from opsin_server.streams.turns import Turns
 from opsin_server.telemetry.metrics import Metrics
 
-__all__ = ["LiveStream", "StreamRooms"]
+__all__ = ["LiveStream", "StreamRooms", "give_turns"]
 
 Send = Callable[[Message], Awaitable[None]]
 Requests = AsyncIterator[StreamDetectRequest]
@@ -65,15 +66,26 @@ class StreamRooms:
 
 
 class LiveStream:
-    """One stream whose configuration was accepted. `run` it once."""
+    """One stream whose configuration was accepted. `run` it once.
 
-    def __init__(self, rooms: StreamRooms, agreed: StreamTerms, caller: Caller, window: int) -> None:
+    turns: those of its model, which frames of LATEST take; None: there are enough for all.
+    """
+
+    def __init__(
+        self,
+        rooms: StreamRooms,
+        agreed: StreamTerms,
+        caller: Caller,
+        window: int,
+        turns: "Turns[LiveStream] | None" = None,
+    ) -> None:
         self._rooms = rooms
         self._agreed = agreed
         self._caller = caller
         self._options = agreed.options
         self._drops = agreed.freshness.mode is not FreshnessMode.EVERY_FRAME
-        self._session = StreamSession(SessionLimits(window))
+        self._session = StreamSession(SessionLimits(window, turns=turns is not None))
+        self._turns: Turns[LiveStream] = Turns() if turns is None else turns
         self._similar = SimilarFrames(agreed.reuse) if agreed.reuse else None
         self._tracker = _tracker(agreed)
         self._highest = 0  # track number that was given
@@ -121,6 +133,7 @@ class LiveStream:
             self._timer.cancel()
         if self._decoder is not None:
             self._decoder.close()
+        give_turns(self._turns.leave(self))
 
     def leave(self, reason: ev.GoAwayReason) -> None:
         """Go on elsewhere: answer what was accepted, say so, and end."""
@@ -133,6 +146,17 @@ class LiveStream:
     def allow(self, window: int) -> None:
         """So many frames may be unanswered from now on."""
         self.tell(ev.LoadChanged(window))
+
+    def take_turn(self) -> None:
+        """The turn that was asked for is here."""
+        self.tell(ev.TurnGiven())
+
+    def _ask_turn(self) -> None:
+        if self._turns.ask(self):
+            self.take_turn()
+
+    def _end_turn(self) -> None:
+        give_turns(self._turns.done(self))
 
     def in_use(self) -> bool:
         """Whether a frame came since this was asked last, or one is unanswered."""
@@ -164,15 +188,18 @@ class LiveStream:
 
     def _act(self, action: ev.Action) -> None:
         match action:
-            case ev.Submit(sequence):
-                self._submit(self._work[sequence])
+            case ev.Submit(sequence, turn=turn):
+                work = self._work[sequence]
+                work.turn = self._end_turn if turn else None
+                self._submit(work)
+            case ev.AskTurn():
+                self._ask_turn()
+            case ev.ReturnTurn():
+                self._end_turn()
             case ev.Send() | ev.SendReady() | ev.SendGoAway():
                 self._post(action)
             case ev.Cancel(sequence):
-                # Gone where it has just ended on the spot, and the session has not heard of that yet.
-                work = self._work.pop(sequence, None)
-                if work is not None:
-                    work.cancel()
+                self._withdraw(sequence)
             case ev.Decode(sequence, keep):
                 decoding = self._decode(sequence, self._packets.pop(sequence), keep=keep)
                 self._keep(asyncio.create_task(decoding))
@@ -196,6 +223,12 @@ class LiveStream:
         if task is not None:
             work.task = task
             self._keep(task)
+
+    def _withdraw(self, sequence: int) -> None:
+        # Gone where it has just ended on the spot, and the session has not heard of that yet.
+        work = self._work.pop(sequence, None)
+        if work is not None:
+            work.cancel()
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         """Hold it until it ends: the event loop does not."""
@@ -403,6 +436,12 @@ class LiveStream:
             case ev.Failed(failure):
                 metrics.failed(failure.reason.value)
                 metrics.frame("failed", failure.reason.value)
+
+
+def give_turns(streams: Iterable[LiveStream]) -> None:
+    """Tell those who got a turn, each in a turn of the event loop: whoever gave it back may be anywhere."""
+    for stream in streams:
+        asyncio.get_running_loop().call_soon(stream.take_turn)
 
 
 def _tracker(agreed: StreamTerms) -> ByteTracker | None:

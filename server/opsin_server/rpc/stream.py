@@ -6,7 +6,7 @@ when each has to go. What happens inside a stream is `live_stream.py`'s.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from google.protobuf.message import Message
 
@@ -17,12 +17,13 @@ from opsin_server.errors import Failure, Reason
 from opsin_server.media.budget import PixelBudget
 from opsin_server.media.pool import CpuPool
 from opsin_server.rpc.edge import CallContext
-from opsin_server.rpc.live_stream import LiveStream, StreamRooms
+from opsin_server.rpc.live_stream import LiveStream, StreamRooms, give_turns
 from opsin_server.rpc.seam import Catalog, Pipeline
 from opsin_server.rpc.stream_config import StreamTerms, reachable, terms
 from opsin_server.scheduling.ticket import Priority
 from opsin_server.streams.events import GoAwayReason
 from opsin_server.streams.tokens import TokenSigner
+from opsin_server.streams.turns import Turns, room_for
 from opsin_server.streams.window import Backlog, Load, next_window
 from opsin_server.telemetry.metrics import Metrics
 
@@ -58,6 +59,8 @@ class StreamService:
         self._open = 0
         self._live: dict[str, LiveStream] = {}
         self._models: dict[LiveStream, StreamTerms] = {}
+        self._turns: dict[str, Turns[LiveStream]] = {}
+        """By model, while it has streams."""
         self._draining = False
         self._silent: set[asyncio.Timeout] = set()
         """Of streams that have said nothing yet: how long each is listened to."""
@@ -103,7 +106,8 @@ class StreamService:
             config = await self._config(requests)
             agreed = terms(config, self._catalog, self._rooms.limits, self._rooms.signer)
             caller = Caller(f"stream/{agreed.stream_id}", Priority.STREAM, request_id=context.request_id)
-            stream = LiveStream(self._rooms, agreed, caller, self._window)
+            turns = self._turns.setdefault(agreed.model_key, Turns())
+            stream = LiveStream(self._rooms, agreed, caller, self._window, turns)
             await self._run(stream, agreed, requests, send)
         finally:
             self._open -= 1
@@ -146,6 +150,8 @@ class StreamService:
             if self._live.get(agreed.stream_id) is stream:
                 del self._live[agreed.stream_id]
             del self._models[stream]
+            if not self.using(agreed.model_key):
+                self._turns.pop(agreed.model_key, None)
 
     def _end_in_time(self, stream: LiveStream) -> asyncio.TimerHandle | None:
         longest = self._settings.max_duration
@@ -165,21 +171,31 @@ class StreamService:
             self._window = self._settings.max_in_flight
             return
         self._look_again()
-        loads = (
-            Load(model.queued, tuple((time.batch_size, time.median) for time in model.profile))
+        loads = {
+            f"{model.name}@{model.version}": Load(
+                model.queued, tuple((time.batch_size, time.median) for time in model.profile)
+            )
             for model in self._catalog.list()
-        )
+        }
+        lanes = self._lanes()
+        self._share_turns(loads, lanes)
         window = next_window(
             self._window,
             most=self._settings.max_in_flight,
             places=self._rooms.limits.max_queued_tickets,
             streams=sum(stream.in_use() for stream in self._models),
-            backlog=Backlog.of(loads, self._lanes()),
+            backlog=Backlog.of(loads.values(), lanes),
         )
         if window != self._window:
             self._window = window
             for stream in tuple(self._models):
                 stream.allow(window)
+
+    def _share_turns(self, loads: Mapping[str, Load], lanes: int) -> None:
+        workers = self._rooms.pool.stats().workers
+        for key, turns in self._turns.items():
+            load = loads.get(key, Load(0))
+            give_turns(turns.resize(room_for(load, lanes=lanes, workers=workers, held=turns.held)))
 
     def _lanes(self) -> int:
         return sum(device.lanes for device in self._catalog.server().devices)

@@ -33,7 +33,7 @@ class Work:
     source: None until a packet was decoded, and for a frame that has failed already. options: its own, else
     the stream's. watched: whether the session needs to hear when it is ready and when it starts. decoding:
     seconds in the stream's decoder. withdrawn: nobody wants it any more. held: the bytes of its picture, if
-    the stream's decoder made it.
+    the stream's decoder made it. turn: gives its turn back, if it has one.
     """
 
     __slots__ = (
@@ -50,6 +50,7 @@ class Work:
         "sequence",
         "source",
         "task",
+        "turn",
         "withdrawn",
     )
 
@@ -71,6 +72,7 @@ class Work:
         self.decoding = 0.0
         self.withdrawn = False
         self.held: Reservation | None = None
+        self.turn: Callable[[], None] | None = None
         self._arrived = time.monotonic()
         self._tell = tell
         self._watched = watched
@@ -95,6 +97,7 @@ class Work:
 
     def let_go(self) -> None:
         """Its picture is not needed any more."""
+        self._end_turn()
         self.source = None
         if self.held is not None:
             self.held.release()
@@ -117,8 +120,14 @@ class Work:
 
     def started(self) -> None:
         """It is about to run."""
+        self._end_turn()
         if self._watched:
             self._tell(ev.FrameStarted(self.sequence))
+
+    def _end_turn(self) -> None:
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            turn()
 
     def remember(self, answer: DetectAnswer, similar: SimilarFrames) -> None:
         """It was looked at: frames like it may have its answer."""

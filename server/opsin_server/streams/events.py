@@ -15,6 +15,7 @@ from opsin_server.streams.freshness import DropReason, Freshness
 
 __all__ = [
     "Action",
+    "AskTurn",
     "Cancel",
     "ClientClosed",
     "ClientErred",
@@ -41,12 +42,14 @@ __all__ = [
     "ReplySent",
     "Result",
     "ResumeReading",
+    "ReturnTurn",
     "Send",
     "SendGoAway",
     "SendReady",
     "Submit",
     "TakenOver",
     "Tick",
+    "TurnGiven",
     "UpdateReceived",
 ]
 
@@ -190,6 +193,11 @@ class ReplySent:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnGiven:
+    """Answers `AskTurn`: a frame of LATEST may be submitted. `ReturnTurn` comes back if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadChanged:
     """The server wants at most this many frames of the stream unanswered from now on, at least 1."""
 
@@ -228,6 +236,7 @@ Event = (
     | FrameFailed
     | FrameRefused
     | ReplySent
+    | TurnGiven
     | LoadChanged
     | GoAwayRequested
     | TakenOver
@@ -288,10 +297,24 @@ class Decode:
 
 @dataclass(slots=True)
 class Submit:
-    """Send a frame through the pipeline. start_by: not to be run at this time or later; infinite without."""
+    """Send a frame through the pipeline. start_by: not to be run at this time or later; infinite without.
+
+    turn: it has the turn that was given; over when the frame starts, or is not looked at any more.
+    """
 
     sequence: int
     start_by: float
+    turn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AskTurn:
+    """A frame of LATEST could be submitted; `TurnGiven` answers that it may be, at once or later."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnTurn:
+    """The turn that was given is not needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,4 +376,16 @@ class End:
     at_once: bool = False
 
 
-Action = SendReady | Decode | Submit | Cancel | Send | SendGoAway | PauseReading | ResumeReading | End
+Action = (
+    SendReady
+    | Decode
+    | Submit
+    | AskTurn
+    | ReturnTurn
+    | Cancel
+    | Send
+    | SendGoAway
+    | PauseReading
+    | ResumeReading
+    | End
+)

@@ -18,7 +18,8 @@ and is then prepared, queued for the device, and run. From `FrameStarted` on no 
 - LATEST: a frame that comes to wait supersedes those of its kind that wait. One at a time is prepared,
   because a frame in preparation is not taken away: if it were, a source faster than the decoder would never
   get an answer. When it is ready, it supersedes those that are queued. So the device always finds the
-  newest ready frame.
+  newest ready frame. Where streams take turns, one waits for its turn before it is prepared, and a newer one
+  takes its place meanwhile.
 - MAX_AGE: dropped, TOO_OLD, as soon as it is `max_age` old and not on the device, and at the latest when it
   would be run. Age is fixed by arrival: time since then, plus what it travelled longer than the quickest.
 - TARGET_FPS: the frames off the grid are dropped, RATE, when they come to wait.
@@ -70,13 +71,14 @@ class SessionLimits:
 
     max_in_flight: the window at the start; `LoadChanged` moves it. most_unsent: replies owed.
     most_bytes: of frames not yet decoded. refresh: seconds between two resume tokens; half of what is
-    promised, so that it holds down to two frames a second.
+    promised, so that it holds down to two frames a second. turns: frames of LATEST need a turn (`AskTurn`).
     """
 
     max_in_flight: int = 8
     most_unsent: int = 1024
     most_bytes: int = 64 << 20
     refresh: float = 0.5
+    turns: bool = False
 
 
 class State(Enum):
@@ -102,6 +104,7 @@ class StreamSession:
         self._last = 0  # the greatest sequence that is taken
         self._unsent = 0  # replies on their way that the transport has not taken
         self._decoding = False
+        self._asked = self._has_turn = False  # for a turn; whether one was given and is not used yet
         self._reading = True
         self._aging = False  # some frame may have got too old
         self._refreshed = -math.inf
@@ -177,6 +180,8 @@ class StreamSession:
                 self._granted = max(self._granted, self.max_in_flight)
             case ev.GoAwayRequested(reason):
                 self._leave(reason)
+            case ev.TurnGiven():
+                self._asked, self._has_turn = False, True
             case ev.TakenOver():
                 self._stop(_taken_over())
             case ev.ConnectionLost():
@@ -368,6 +373,9 @@ class StreamSession:
             self._decode()
         if frames.waiting:
             self._submit(now)
+        if self._has_turn:
+            self._has_turn = False
+            self._out.append(ev.ReturnTurn())
         if frames.line:
             self._reply(now)
         if self._state is State.DRAINING and not frames.line:
@@ -393,9 +401,22 @@ class StreamSession:
             frame.not_before = -math.inf
             if not self._may_submit(frame):
                 return
+            turn = frame.rule.latest and self._limits.turns
+            if turn and not self._takes_turn():
+                return
             waiting.popleft()
             self._frames.move(frame, Stage.PREPARING)
-            self._out.append(ev.Submit(frame.sequence, frame.start_by))
+            self._out.append(ev.Submit(frame.sequence, frame.start_by, turn))
+
+    def _takes_turn(self) -> bool:
+        """Use the turn that was given; without one, ask."""
+        if self._has_turn:
+            self._has_turn = False
+            return True
+        if not self._asked:
+            self._asked = True
+            self._out.append(ev.AskTurn())
+        return False
 
     def _may_submit(self, frame: Frame) -> bool:
         if not frame.rule.drops:

@@ -34,6 +34,12 @@ class Load:
         return min((seconds / size for size, seconds in self.profile if size), default=0.0)
 
     @property
+    def size(self) -> int:
+        """The smallest batch that runs at nearly the best speed; 0 where nothing is known."""
+        near = NEARLY * self.each
+        return min((size for size, seconds in self.profile if size and seconds <= near * size), default=0)
+
+    @property
     def batch(self) -> float:
         """Seconds of the smallest batch that runs at nearly the best speed."""
         near = NEARLY * self.each

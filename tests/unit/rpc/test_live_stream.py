@@ -28,6 +28,7 @@ from opsin_server.scheduling.ticket import Priority
 from opsin_server.streams import events as ev
 from opsin_server.streams.freshness import Freshness, FreshnessMode
 from opsin_server.streams.tokens import TokenSigner
+from opsin_server.streams.turns import Turns
 from opsin_server.telemetry.metrics import Metrics
 
 REF = ModelRef("finder", 3, "cpu")
@@ -56,6 +57,7 @@ def live(
     window: int = 8,
     *,
     max_age: float = 0.0,
+    turns: Turns[LiveStream] | None = None,
 ) -> LiveStream:
     rest: Any = dict.fromkeys(("pool", "budget"))
     rooms = StreamRooms(
@@ -66,7 +68,7 @@ def live(
         **rest,
     )
     terms = StreamTerms("cam", REF, INFO, DetectOptions(), Freshness(mode, max_age))
-    return LiveStream(rooms, terms, Caller("stream/cam", Priority.STREAM), window)
+    return LiveStream(rooms, terms, Caller("stream/cam", Priority.STREAM), window, turns)
 
 
 def frame(sequence: int) -> StreamDetectRequest:
@@ -209,3 +211,72 @@ async def test_streams_on_the_spot_take_turns() -> None:
         await asyncio.gather(watch(), *streams)
     assert all(camera.results == list(range(1, 41)) for camera in cameras)
     assert apart <= 2
+
+
+class Stages(Asked):
+    """Frames that take their time, and end in every way there is."""
+
+    async def detect(self, call: DetectCall, watcher: Watcher | None = None) -> DetectAnswer:
+        assert watcher is not None
+        self.begun.append(len(self.begun) + 1)
+        way = len(self.begun) % 5
+        await asyncio.sleep(0)
+        if way == 1:
+            raise Failure(Reason.MEMORY_LIMIT, "no room", retry_after=0.01)
+        watcher.ready()
+        await asyncio.sleep(0)
+        if way == 2:
+            raise Failure(Reason.MODEL_NOT_READY, "unloaded a moment ago")
+        watcher.started()
+        await asyncio.sleep(0)
+        return DetectAnswer(REF)
+
+
+def one_turn() -> Turns[LiveStream]:
+    turns: Turns[LiveStream] = Turns()
+    turns.resize(1)
+    return turns
+
+
+async def test_streams_of_one_model_take_turns_and_every_frame_gives_its_turn_back_however_it_ends() -> None:
+    turns, cameras = one_turn(), [Camera(*range(1, 61)) for _ in range(4)]
+    pipelines = [Stages(at_once) for _ in cameras]
+    async with asyncio.timeout(60):
+        await asyncio.gather(
+            *(
+                live(pipeline, FreshnessMode.LATEST, turns=turns).run(camera.requests(), camera.send)
+                for camera, pipeline in zip(cameras, pipelines, strict=True)
+            )
+        )
+    for camera in cameras:
+        answered = [getattr(reply, reply.WhichOneof("kind")).sequence for reply in camera.replies[1:]]
+        assert answered == list(range(1, 61))
+    looks = [len(pipeline.begun) for pipeline in pipelines]
+    assert min(looks) > 1
+    assert max(looks) - min(looks) <= 2, looks
+    assert (len(turns), turns.held) == (0, 0)
+
+
+async def test_a_stream_whose_connection_is_lost_leaves_its_turn_to_the_others() -> None:
+    turns, never = one_turn(), asyncio.Event()
+
+    async def hangs(number: int) -> None:
+        await never.wait()
+
+    gone, stays = Camera(1, 2), Camera(1, 2)
+    hanging = asyncio.create_task(
+        live(Asked(hangs), FreshnessMode.LATEST, turns=turns).run(gone.requests(), gone.send)
+    )
+    async with asyncio.timeout(60):
+        while not turns.held:
+            await asyncio.sleep(0)
+        staying = asyncio.create_task(
+            live(Stages(later), FreshnessMode.LATEST, turns=turns).run(stays.requests(), stays.send)
+        )
+        while stays.read < 2:
+            await asyncio.sleep(0)
+        hanging.cancel()
+        await asyncio.gather(hanging, return_exceptions=True)
+        await staying
+    assert len(stays.replies) == 3
+    assert (len(turns), turns.held) == (0, 0)

@@ -53,6 +53,9 @@ class World:
         self.go_away: ev.SendGoAway | None = None
         self.end: ev.End | None = None
         self.reading = True
+        self.asked = False  # for a turn
+        self.turns = 0  # held
+        self.with_turn: set[int] = set()
         self.window = limits.max_in_flight
         if open_it:
             self.tell(ev.ConfigReceived(freshness))
@@ -75,7 +78,19 @@ class World:
                 assert self.decoding is None, "one packet at a time"
                 assert self.chain.popleft() == sequence, "packets in order, all of them"
                 self.decoding = sequence
-            case ev.Submit(sequence, start_by):
+            case ev.AskTurn():
+                assert self.limits.turns
+                assert not self.asked, "one request at a time"
+                self.asked = True
+            case ev.ReturnTurn():
+                self.turns -= 1
+                assert self.turns == len(self.with_turn)
+            case ev.Submit(sequence, start_by, turn):
+                latest = self.rules[sequence].mode is FreshnessMode.LATEST
+                assert turn is (latest and self.limits.turns)
+                if turn:
+                    self.with_turn.add(sequence)
+                    assert len(self.with_turn) <= self.turns, "no frame without the turn that it needs"
                 assert sequence not in self.preparing + self.queued + self.running
                 assert self.now < start_by
                 if self.rules[sequence].mode is FreshnessMode.LATEST:
@@ -85,6 +100,7 @@ class World:
                 assert sequence in self.accepted
                 assert sequence not in self.told | self.cancelled
                 self.cancelled.add(sequence)
+                self._end_turn(sequence)
                 for stage in (self.preparing, self.queued, self.running):
                     if sequence in stage:
                         stage.remove(sequence)
@@ -101,6 +117,11 @@ class World:
                 self.end = action
             case ev.SendReady():
                 assert not self.sends
+
+    def _end_turn(self, sequence: int) -> None:
+        if sequence in self.with_turn:
+            self.with_turn.remove(sequence)
+            self.turns -= 1
 
     def _newer_waiting(self, sequence: int) -> list[int]:
         """LATEST frames that this one competes with: newer, decoded, unanswered, not submitted."""
@@ -199,6 +220,13 @@ class World:
             self.tell(ev.Tick())
         self.now = until
 
+    def give_turn(self) -> None:
+        assert self.asked
+        self.asked = False
+        self.turns += 1
+        self.tell(ev.TurnGiven())
+        assert self.turns == len(self.with_turn), "a turn is used at once, or comes back"
+
     def decode(self, *, picture: bool = True) -> int:
         assert self.decoding is not None
         sequence, self.decoding = self.decoding, None
@@ -223,6 +251,7 @@ class World:
         stage = self.queued if sequence in self.queued else self.preparing
         stage.remove(sequence)
         self.running.append(sequence)
+        self._end_turn(sequence)
         self.tell(ev.FrameStarted(sequence))
         if sequence in self.running:  # it was not taken back
             self.ever_ran.add(sequence)
@@ -238,6 +267,7 @@ class World:
     def tells(self, sequence: int) -> None:
         """What becomes of a frame is known on the server's side; a rule may have been quicker."""
         self.settled.add(sequence)
+        self._end_turn(sequence)
         if sequence not in self.cancelled:
             self.told.add(sequence)
 
@@ -276,12 +306,15 @@ class World:
                 self.start(self.queued[0])
             elif self.preparing:
                 self.ready(self.preparing[0])
+            elif self.asked:
+                self.give_turn()
             elif self.session.wake_at < math.inf:
                 self.wait(self.session.wake_at - self.now)
             else:
                 break
         assert [s.sequence for s in self.sends] == self.accepted, "nothing is forgotten"
         assert self.reading, "an idle stream is read"
+        assert not self.turns
 
     def outcomes(self) -> list[str]:
         """What became of each frame, in words, in order."""

@@ -13,6 +13,9 @@ from unit.streams.stream_world import BAD_FRAME, EVERY, LATEST, World
 AGED = Freshness(FreshnessMode.MAX_AGE, max_age=0.5)
 
 
+TURNS = SessionLimits(turns=True)
+
+
 def run(world: World, sequence: int) -> None:
     """Bring a submitted frame onto the device."""
     world.ready(sequence)
@@ -208,6 +211,57 @@ def test_a_client_that_does_not_read_is_given_no_device_time() -> None:
     assert world.outcomes().count("result") <= 2
     world.run_dry()
     assert world.outcomes()[-1] == "result", "and goes on where it is when it reads again"
+
+
+def test_while_a_frame_waits_for_its_turn_the_newest_takes_its_place_undecoded() -> None:
+    world = World(LATEST, TURNS)
+    for _ in range(3):
+        world.send()
+    assert world.asked
+    assert not world.preparing
+    world.give_turn()
+    assert world.preparing == [3]
+    world.run_dry()
+    assert world.outcomes() == ["SUPERSEDED", "SUPERSEDED", "result"]
+
+
+def test_each_frame_of_latest_takes_a_turn_of_its_own_until_it_starts() -> None:
+    world = World(LATEST, TURNS)
+    world.send()
+    world.give_turn()
+    world.ready(1)
+    world.send()
+    assert (world.turns, world.asked, world.preparing) == (1, True, [])
+    world.start(1)
+    assert (world.turns, world.asked) == (0, True)
+    world.give_turn()
+    assert world.preparing == [2]
+
+
+def test_a_turn_that_comes_when_replies_pile_up_goes_back_and_is_asked_for_again() -> None:
+    world = World(LATEST, SessionLimits(2, turns=True))
+    for sequence in (1, 2):
+        world.send()
+        world.give_turn()
+        run(world, sequence)
+        world.answer(sequence)
+    world.take()
+    world.send()
+    assert world.asked
+    world.load(1)
+    world.update(AGED)
+    world.send()
+    world.give_turn()
+    world.run_dry()
+    assert world.outcomes() == ["result"] * 4
+
+
+def test_other_modes_take_no_turns() -> None:
+    for freshness in (EVERY, AGED, Freshness(FreshnessMode.TARGET_FPS, target_fps=10)):
+        world = World(freshness, TURNS)
+        world.send()
+        assert world.preparing == [1]
+        assert not world.asked
 
 
 # MAX_AGE.

@@ -31,9 +31,9 @@ class Stream(RuleBasedStateMachine):
     world: World
     ending = False
 
-    @initialize(freshness=FRESHNESS, window=st.integers(1, 4), most=st.integers(5, 12))
-    def opens(self, freshness: Freshness, window: int, most: int) -> None:
-        self.world = World(freshness, SessionLimits(window, most, most_bytes=40))
+    @initialize(freshness=FRESHNESS, window=st.integers(1, 4), most=st.integers(5, 12), turns=st.booleans())
+    def opens(self, freshness: Freshness, window: int, most: int, turns: bool) -> None:
+        self.world = World(freshness, SessionLimits(window, most, most_bytes=40, turns=turns))
 
     # The client. It keeps to what the server reads, as the transport makes it.
 
@@ -59,6 +59,11 @@ class Stream(RuleBasedStateMachine):
         self.world.take(data.draw(st.integers(1, len(self.world.outbox))))
 
     # The server.
+
+    @precondition(lambda self: self.world.asked and self.world.end is None)
+    @rule()
+    def gives_a_turn(self) -> None:
+        self.world.give_turn()
 
     @precondition(lambda self: self.world.decoding is not None)
     @rule(picture=st.sampled_from([True, True, False]))
