@@ -39,10 +39,18 @@ class Exported:
                 if self._new:
                     raise
                 log.warning("a graph of %s is made anew: %s", self._context.name, error)
-        with writing(self._store, GRAPH) as scratch:
-            graphs.export(self._network, scratch)
+        self._write()
         self._new = True
         return self._opened(there(self._store, GRAPH), plan)
+
+    def _write(self) -> None:
+        try:
+            with self._store.writing(GRAPH) as scratch:
+                graphs.export(self._network, scratch)
+        except OSError as error:
+            log.warning("a graph of %s is not kept: %s", self._context.name, error)
+            with writing(self._store, GRAPH, elsewhere=True) as scratch:
+                graphs.export(self._network, scratch)
 
     def keep(self, program: graphs.GraphProgram, plan: Plan) -> None:
         """Have what is compiled of a program that was chosen kept for the next start."""
@@ -55,9 +63,14 @@ class Exported:
 
 
 @contextmanager
-def writing(store: Store, name: str) -> Iterator[Path]:
-    """As the store's. Raises LoadError where a disk is full or nothing can be written."""
+def writing(store: Store, name: str, *, elsewhere: bool = False) -> Iterator[Path]:
+    """As the store's. Raises LoadError where a disk is full or nothing can be written.
+
+    elsewhere: to a temporary folder, and all that follows.
+    """
     try:
+        if elsewhere:
+            store.leave()
         with store.writing(name) as scratch:
             yield scratch
     except OSError as error:

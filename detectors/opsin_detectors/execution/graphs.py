@@ -71,7 +71,8 @@ def graph_program(
 def export(network: Network, path: Path) -> None:
     """Write the network to `path`, an ONNX file that takes any number of pictures.
 
-    Raises LoadError for a network that takes something else, or that cannot be traced.
+    Raises LoadError for a network that takes something else, or that cannot be traced; OSError where it
+    cannot be written.
     """
     if network.picture is None:
         raise LoadError("only a network that takes pictures of one size can be exported")
@@ -81,6 +82,8 @@ def export(network: Network, path: Path) -> None:
             warnings.simplefilter("ignore")
             # The exporter gives a module back in the mode that it came in, the body with it.
             _export(_Whole(network).eval(), network.picture, path)
+    except OSError:
+        raise
     except Exception as error:  # whatever a module does that a graph cannot
         why = " ".join(str(error).split())[:200]
         raise LoadError(f"it cannot be exported: {type(error).__name__}: {why}") from error

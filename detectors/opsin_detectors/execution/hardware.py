@@ -15,6 +15,12 @@ _NATIVE_BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Flags in Linux's list; the last is ARM's. oneDNN computes bfloat16 on older processors too, slower than
 float32."""
 _SUMS_IN_32_BITS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+_NAMES = (
+    *("vendor_id", "cpu family", "model", "model name"),
+    *("CPU implementer", "CPU variant", "CPU part"),  # ARM's, which has no others
+)
+_COMPUTES = ("avx", "amx", "fma", "f16c", "sse4", "asimd", "sve", "sme", "i8mm", "bf16")
+"""How the flags begin that say what it computes with: virtual machines of one name have different ones."""
 _OTHERS = ("openvino", "onnxruntime")
 
 
@@ -45,11 +51,11 @@ def cpu_flags(cpuinfo: str) -> frozenset[str]:
 
 
 def cpu_name(cpuinfo: str) -> str:
-    """The processor's model, and what else tells two of one name apart: its flags."""
+    """The processor's model, and what else tells two of one name apart: what it computes with."""
     facts = dict(line.partition(":")[::2] for line in cpuinfo.splitlines() if ":" in line)
     names = {key.strip(): value.strip() for key, value in facts.items()}
-    known = [names[key] for key in ("vendor_id", "cpu family", "model", "model name") if key in names]
-    return " ".join(known) or platform.processor() or platform.machine()
+    known = [names[key] for key in _NAMES if key in names] or [platform.processor() or platform.machine()]
+    return " ".join([*known, *sorted(flag for flag in cpu_flags(cpuinfo) if flag.startswith(_COMPUTES))])
 
 
 def _cpuinfo() -> str:

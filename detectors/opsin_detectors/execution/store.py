@@ -101,6 +101,10 @@ class Store:
         self._proved.pop(name, None)
         return kept.writing(self._writable(), name)
 
+    def leave(self) -> None:
+        """Write to a temporary folder from now on: this one's disk is full. Raises OSError."""
+        self.temporary = self.temporary or Folder()
+
     def read(self) -> Choice | None:
         """What was chosen before, if anything."""
         path = self.found(_FILE)

@@ -381,6 +381,22 @@ def test_where_no_graph_can_be_written_a_told_runtime_says_so_and_auto_goes_on(
     assert "No space left" in detector.info.trials[2].verdict
 
 
+def test_a_cache_whose_disk_is_full_costs_the_keeping_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = graphs._export
+
+    def short(whole: Any, picture: Any, path: Path) -> None:
+        real(whole, picture, path)
+        if tmp_path in path.parents:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(graphs, "_export", short)
+    detector = Tiny(LoadContext("tiny", runtime="onnxruntime", cache=tmp_path))
+    np.testing.assert_allclose(logits(detector), logits(Tiny(LoadContext("tiny"))), atol=1e-4)
+    assert not list(tmp_path.rglob("*.onnx")), "nothing half written is left"
+
+
 def test_a_way_that_cannot_be_built_or_run_does_not_keep_the_model_from_loading(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

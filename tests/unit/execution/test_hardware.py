@@ -14,6 +14,18 @@ def test_flags_and_name_are_read() -> None:
     assert cpu_flags("Features : fp asimd bf16\n") == {"fp", "asimd", "bf16"}
 
 
+def test_processors_of_one_name_are_told_apart_by_what_they_compute_with() -> None:
+    """An int8 graph made where products are summed in 32 bits overflows where they are not."""
+    virtual = "model name : QEMU Virtual CPU\nflags : fpu avx2 {}\n"
+    assert cpu_name(virtual.format("avx512_vnni")) != cpu_name(virtual.format(""))
+    assert cpu_name(virtual.format("mds_clear")) == cpu_name(virtual.format("")), "a kernel's own flag"
+
+
+def test_arms_processors_are_told_apart() -> None:
+    arm = "Features : fp asimd\nCPU implementer : 0x41\nCPU variant : 0x1\nCPU part : {}\n"
+    assert cpu_name(arm.format("0xd40")) != cpu_name(arm.format("0xd4f"))
+
+
 def test_a_system_that_tells_nothing_has_no_flags_and_some_name() -> None:
     assert cpu_flags("") == frozenset()
     assert cpu_name("")
