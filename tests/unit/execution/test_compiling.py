@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from opsin_detectors.api import InputSpec
-from opsin_detectors.execution import programs
 from opsin_detectors.execution.network import Network
 from opsin_detectors.execution.plan import Plan
 from opsin_detectors.execution.programs import torch_program
@@ -32,9 +31,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     def compile_counting(body: Any, *, mode: str, dynamic: bool) -> Any:
         return real(body, backend=counting, dynamic=dynamic)
 
-    monkeypatch.setattr(programs.torch, "compile", compile_counting)
+    monkeypatch.setattr(torch, "compile", compile_counting)
     yield sizes
-    torch._dynamo.reset()  # type: ignore[no-untyped-call]
+    torch._dynamo.reset()
 
 
 def run_all(program: Any) -> None:
