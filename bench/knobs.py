@@ -52,7 +52,8 @@ KNOBS = (
     Knob("one thread to decode, prepare and finish", settings={"SCHEDULER__CPU_THREADS": "1"}),
     Knob("max_batch=1", model="max_batch=1"),
     Knob("runtime=eager", model="runtime=eager"),
-    Knob("runtime=channels_last", model="runtime=channels_last"),
+    Knob("runtime=channels_last", model="runtime=channels_last,lane_kind=threads"),
+    Knob("runtime=channels_last in processes", model="runtime=channels_last,lane_kind=processes"),
     Knob("dtype=bfloat16", model="dtype=bfloat16"),
 )
 
