@@ -77,7 +77,11 @@ class ApartProgram:
             self._end()
             raise
         _living.add(self)
-        self.memory_bytes = self._size + self.grown
+
+    @property
+    def memory_bytes(self) -> int:
+        """The weights, once for all workers, and what the processes hold now beside them."""
+        return self._size + self.grown
 
     @property
     def processes(self) -> list[int]:

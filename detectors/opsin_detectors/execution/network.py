@@ -54,8 +54,10 @@ class Network:
 class Program(Protocol):
     """A network made to run one way. Several lanes may call it at once."""
 
-    memory_bytes: int
-    """Weights and buffers that it holds."""
+    @property
+    def memory_bytes(self) -> int:
+        """Weights and buffers that it holds."""
+        ...
 
     def __call__(self, batch: Any) -> Any:
         """A batch as `infer` gets it -> the body's outputs: a tensor, or a tuple of tensors."""
