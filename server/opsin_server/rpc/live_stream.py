@@ -133,7 +133,6 @@ class LiveStream:
             self._timer.cancel()
         if self._decoder is not None:
             self._decoder.close()
-        give_turns(self._turns.leave(self))
 
     def leave(self, reason: ev.GoAwayReason) -> None:
         """Go on elsewhere: answer what was accepted, say so, and end."""
@@ -209,6 +208,7 @@ class LiveStream:
                 self._may_read.set()
             case ev.End(at_once=at_once):
                 self._end = action
+                give_turns(self._turns.leave(self))  # now: a client that reads no more can hold up the rest
                 self._post(None)
                 if at_once and self._writer is not None:
                     self._writer.cancel()

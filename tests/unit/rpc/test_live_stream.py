@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from opsin.v1 import Frame, Image, StreamDetectRequest
+from opsin.v1 import Frame, Image, StreamDetectRequest, StreamUpdate
+from opsin.v1 import Freshness as FreshnessMessage
+from opsin.v1 import FreshnessMode as FreshnessModeMessage
 from opsin_detectors.api import ModelInfo, Task
 from opsin_server.calls import (
     Caller,
@@ -22,7 +24,7 @@ from opsin_server.calls import (
 )
 from opsin_server.config import LimitSettings
 from opsin_server.errors import Failure, Reason
-from opsin_server.rpc.live_stream import LiveStream, StreamRooms
+from opsin_server.rpc.live_stream import LiveStream, StreamRooms, give_turns
 from opsin_server.rpc.stream_config import StreamTerms
 from opsin_server.scheduling.ticket import Priority
 from opsin_server.streams import events as ev
@@ -280,3 +282,39 @@ async def test_a_stream_whose_connection_is_lost_leaves_its_turn_to_the_others()
         await staying
     assert len(stays.replies) == 3
     assert (len(turns), turns.held) == (0, 0)
+
+
+async def test_a_stream_that_is_over_keeps_no_turn_while_its_client_reads_no_more() -> None:
+    """Its frame waited for a turn when a change of freshness let others take its place."""
+    turns, others = one_turn(), live(Asked(later))
+    assert turns.ask(others)
+    ends = asyncio.Event()
+
+    class Stuck(Camera):
+        async def requests(self) -> AsyncIterator[StreamDetectRequest]:
+            yield frame(1)
+            aged = FreshnessMessage(mode=FreshnessModeMessage.FRESHNESS_MODE_MAX_AGE)
+            aged.max_age.FromSeconds(3600)
+            yield StreamDetectRequest(update=StreamUpdate(freshness=aged))
+            for number in (2, 3, 4):
+                yield frame(number)
+            ends.set()
+
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if len(self.replies) == 5:  # the last of them
+                await asyncio.Event().wait()
+
+    camera, stream = Stuck(), live(Asked(at_once), FreshnessMode.LATEST, window=2, turns=turns)
+    running = asyncio.create_task(stream.run(camera.requests(), camera.send))
+    async with asyncio.timeout(60):
+        await ends.wait()
+        while len(camera.replies) < 5:
+            await asyncio.sleep(0)
+    give_turns(turns.done(others))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not running.done()
+    assert turns.held == 0
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
