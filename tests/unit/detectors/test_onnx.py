@@ -1,8 +1,10 @@
 """An exported graph answers what the textbook says its outputs mean, in both runtimes."""
 
+import gc
 import importlib.util
 import re
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -448,6 +450,35 @@ def test_a_lane_is_given_as_many_threads_as_it_is_wide(
         assert [label.score for label in one[0].labels] == pytest.approx(
             [label.score for label in told[0][0].labels], abs=1e-6
         )
+
+
+def test_the_graph_of_the_trial_is_let_go_when_the_first_lane_is_wider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the thread that loaded it as well, which goes on to load other models: weights are held once."""
+    compiled: list[Any] = []
+    anew = runtimes._OpenVino._anew
+
+    def noting(self: Any, width: int, size: int) -> Any:
+        made = anew(self, width, size)
+        compiled.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(runtimes._OpenVino, "_anew", noting)
+    tiny = graph(tmp_path / "model.onnx", [("logits", (3,), 1.0)])
+    detector = opened(tiny.path, CLASSIFIER, runtime="openvino")
+
+    def lane() -> None:
+        torch.set_num_threads(3)
+        answers(detector)
+
+    thread = threading.Thread(target=lane)
+    thread.start()
+    thread.join()
+    gc.collect()
+    trial, lanes = compiled
+    assert trial() is None
+    assert lanes() is not None
 
 
 def _made(detector: Any) -> set[tuple[int, int]]:
