@@ -54,7 +54,7 @@ def graph(
     sizes = [int(np.prod(one)) for _, one, _ in outputs]
     noise = np.random.default_rng(seed)
     matrix = noise.normal(0, 3 / np.sqrt(pixels), (pixels, sum(sizes))).astype(np.float32)
-    if kind == TensorProto.UINT8:
+    if kind != TensorProto.FLOAT:
         matrix /= 255
     nodes = [
         helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),

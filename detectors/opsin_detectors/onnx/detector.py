@@ -75,6 +75,7 @@ class OnnxModel(Detector):
         self._about = about = read(_beside(graph, beside))
         self._runtime = open_graph(graph, runtime, context)
         self._batch, self._size = _agreed(self._runtime, about)
+        self._levels = _takes_levels(self._runtime.input.dtype, about)
         form = about.picture
         self._normalize = tensors.Normalizer(
             [one * form.divide for one in form.mean],
@@ -111,7 +112,8 @@ class OnnxModel(Detector):
         count = len(batch)
         if self._batch > count:
             batch = np.concatenate([batch, np.repeat(batch[-1:], self._batch - count, 0)])
-        return [output[:count] for output in self._runtime.run(self._laid_out(batch))]
+        outputs = self._runtime.run(self._laid_out(batch))
+        return [output[:count] if output.ndim else output for output in outputs]
 
     def finish(self, outputs: Sequence[Array], items: Sequence[Item]) -> list[Output]:
         """Labels, or boxes of each item by its own options."""
@@ -126,12 +128,13 @@ class OnnxModel(Detector):
         form, port = self._about.picture, self._runtime.input
         if form.colors == "BGR":
             batch = batch[..., ::-1]
-        if port.dtype == np.uint8:
-            return np.ascontiguousarray(batch if form.layout == "NHWC" else batch.transpose(0, 3, 1, 2))
-        planes = self._normalize(torch.from_numpy(np.ascontiguousarray(batch)))
+        if self._levels:
+            planes = batch if form.layout == "NHWC" else batch.transpose(0, 3, 1, 2)
+            return np.ascontiguousarray(planes, port.dtype)
+        normal = self._normalize(torch.from_numpy(np.ascontiguousarray(batch)))
         if form.layout == "NHWC":
-            planes = planes.permute(0, 2, 3, 1)
-        laid: Array = planes.contiguous().numpy()
+            normal = normal.permute(0, 2, 3, 1)
+        laid: Array = normal.contiguous().numpy()
         return laid if port.dtype == np.float32 else laid.astype(port.dtype)
 
     def _labelled(self, row: Sequence[float]) -> Output:
@@ -173,7 +176,8 @@ class OnnxModel(Detector):
                 f"{self._about.picture.layout}, size {self._size[0]} x {self._size[1]}): {why}"
             ) from error
         self.finish(
-            [one[:1] for one in outputs], [Item(Task.DETECT, self.info.defaults, Placed(), *self._size)]
+            [one[:1] if one.ndim else one for one in outputs],
+            [Item(Task.DETECT, self.info.defaults, Placed(), *self._size)],
         )
 
 
@@ -215,6 +219,28 @@ def _agreed(runtime: Runtime, about: Description) -> tuple[int, tuple[int, int]]
         )
     size = _side("width", width, form.size[0], about), _side("height", height, form.size[1], about)
     return shape[0] or 0, size
+
+
+def _takes_levels(dtype: np.dtype[Any], about: Description) -> bool:
+    """Whether the input is whole numbers, which are given levels as they are.
+
+    Raises LoadError for those that do not hold what the description asks for: normalised levels would be cut
+    to a few whole numbers. uint8 is given levels whatever it says.
+    """
+    if dtype.kind not in "iub":
+        return False
+    if dtype.kind == "b" or np.iinfo(dtype).max < 255:
+        raise LoadError(
+            f"{about.place}: the graph's input takes {dtype}, which does not hold levels of 0 to 255"
+        )
+    form = about.picture
+    asked = form.divide not in (1.0, 255.0) or any(form.mean) or set(form.std) != {1.0}
+    if asked and dtype != np.uint8:
+        raise LoadError(
+            f"{about.place}: the graph's input takes {dtype}, which holds no normalised levels; leave out "
+            "“input.divide”, “mean” and “std”, or export it with an input of floats"
+        )
+    return True
 
 
 def _side(name: str, graph: int | None, said: int, about: Description) -> int:

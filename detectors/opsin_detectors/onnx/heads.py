@@ -36,7 +36,8 @@ class Found:
 def pick_outputs(arrays: Sequence[Array], names: Sequence[str], about: Description) -> dict[str, Array]:
     """The outputs by their role: those that the description names, else in the graph's order.
 
-    Raises LoadError for a name that the graph does not have, and for too few outputs.
+    A single number is none of them: it says nothing of any picture. Raises LoadError for a name that the
+    graph does not have, for one of a single number, and for too few outputs.
     """
     known = dict(zip(names, arrays, strict=True))
     for role, name in about.outputs.items():
@@ -44,9 +45,14 @@ def pick_outputs(arrays: Sequence[Array], names: Sequence[str], about: Descripti
             raise LoadError(
                 f"{about.place}: “outputs.{role}” is “{name}”, and the graph's outputs are {', '.join(names)}"
             )
+        if not known[name].ndim:
+            raise LoadError(
+                f"{about.place}: “outputs.{role}” is “{name}”, which is a single number for all pictures"
+            )
     if about.outputs:
         return {role: known[name] for role, name in about.outputs.items()}
-    return dict(zip(_order(about.head, len(arrays)), arrays, strict=False))
+    rows = [array for array in arrays if array.ndim]
+    return dict(zip(_order(about.head, len(rows)), rows, strict=False))
 
 
 def _order(head: str, count: int) -> tuple[str, ...]:

