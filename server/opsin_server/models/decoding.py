@@ -77,11 +77,11 @@ def choose(
         decoder = DeviceDecoder(name, device, codec)
         pictures = _pictures()
         _prove(detector, decoder, pictures)
+        there = _seconds(detector, pictures, decoder, clock)
     except (NoCodecError, _UnfitError) as error:
         if wish == "device":
             raise LoadError(f"pictures cannot be decoded on {device}: {error}") from error
         return Choice(None, str(error))
-    there = _seconds(detector, pictures, decoder, clock)
     here = _seconds(detector, pictures, None, clock)
     tried = f"{name} {there * 1e3:.2f} ms, cpu {here * 1e3:.2f} ms on each of {threads} threads"
     if wish == "device":
@@ -134,9 +134,16 @@ def _check_prepared(one: Prepared, other: Prepared, decoder: DeviceDecoder) -> N
 
 
 def _prepared(detector: Detector, image: ImageInput) -> Prepared:
+    """Raises _UnfitError where it fails on a tensor; what it raises for an array, as it is."""
     info = detector.info
-    with working(info.device if devices.is_tensor(image.pixels) else ""):
+    if not devices.is_tensor(image.pixels):
         return detector.prepare(image, min(info.tasks), info.defaults)
+    try:
+        with working(info.device):
+            return detector.prepare(image, min(info.tasks), info.defaults)
+    except Exception as error:  # whatever its author did not think of
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise _UnfitError(f"its detector fails on a tensor: {why}") from error
 
 
 def _seconds(

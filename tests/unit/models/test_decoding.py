@@ -129,6 +129,30 @@ def test_a_detector_that_makes_something_else_of_tensors_is_given_none(
     assert why in choice.why
 
 
+def _refuses(tensor: Any) -> Any:
+    raise TypeError("expected an array,\nnot a tensor")
+
+
+def _refuses_once_sized() -> Callable[[Any], Any]:
+    """What is only tried when it is timed fails, as a kernel does that was chosen for another size."""
+    left = iter(range(5))
+    return lambda tensor: tensor if next(left, None) is not None else _refuses(tensor)
+
+
+@pytest.mark.parametrize("spoil", [_refuses, _refuses_once_sized()], ids=["proved", "timed"])
+def test_a_detector_that_fails_on_tensors_is_given_none_and_loads(
+    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Any], Any]
+) -> None:
+    use(monkeypatch, device_codec.codec)
+    choice = decoding.choose(Stretches(spoil), "auto", threads=1)
+    assert choice.decoder is None
+    assert choice.why == "its detector fails on a tensor: TypeError: expected an array, not a tensor"
+    with pytest.raises(
+        LoadError, match="cannot be decoded on cpu: its detector fails on a tensor: TypeError"
+    ):
+        decoding.choose(Stretches(spoil), "device", threads=1)
+
+
 def test_where_nothing_decodes_on_the_device_loading_says_so_only_when_told() -> None:
     assert decoding.choose(Stretches(), "auto", threads=1).why.startswith("nothing decodes on cpu")
     with pytest.raises(LoadError, match="cannot be decoded on cpu: nothing decodes on cpu"):
