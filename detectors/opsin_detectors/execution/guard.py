@@ -71,16 +71,17 @@ def proves(reference: Sequence[Output], least: float = 0.0, *, tolerance: float 
 
 
 def agreements(reference: Sequence[Output], answers: Sequence[Output], least: float = 0.0) -> list[Agreement]:
-    """Best labels, clear finds and vectors, of each how many are as the reference's; not what it has none of.
+    """Best labels, clear finds and vectors, of each how many are as the reference's; not what nobody has.
 
-    A best label is the same, too, where the reference's own scores for both lie within 0.03. least: the score
-    that things are found from.
+    A best label is the same, too, where the reference's own scores for both lie within 0.03. What was clearly
+    found by one only counts as not the same, whichever that is; the other may have found it faintly. least:
+    the score that things are found from.
     """
     told: dict[str, list[bool]] = {"labels": [], "finds": [], "vectors": []}
     for old, new in zip(reference, answers, strict=True):
         if old.labels:
             told["labels"].append(_same_label(old.labels, new.labels))
-        told["finds"] += _found_again(old.detections, new.detections, least + CLEAR)
+        told["finds"] += _as_found(old.detections, new.detections, least + CLEAR)
         if old.vector is not None:
             told["vectors"].append(not _vectors(old, new, SHARE_COSINE))
     return [Agreement(what, sum(same), len(same)) for what, same in told.items() if same]
@@ -174,10 +175,17 @@ def _same_label(old: Sequence[Label], new: Sequence[Label]) -> bool:
     return first.score - _scores(old).get(second.name, -math.inf) <= SCORE
 
 
-def _found_again(old: Sequence[Detection], new: Sequence[Detection], least: float) -> list[bool]:
-    clear = [one for one in old if one.score >= least]
-    lost = len(_unmatched(clear, new, _same_thing))
-    return [True] * (len(clear) - lost) + [False] * lost
+def _as_found(old: Sequence[Detection], new: Sequence[Detection], clear: float) -> list[bool]:
+    """One for each clear find of either, that of both counted once. What moved is lost and invented: once."""
+    sought = [one for one in old if one.score >= clear]
+    lost = len(_unmatched(sought, new, _same_thing))
+    # Asked so that a number that is none is clear.
+    invented = len(_unmatched([one for one in new if not one.score < clear], old, _same_thing_of_old))
+    return [True] * (len(sought) - lost) + [False] * max(lost, invented)
+
+
+def _same_thing_of_old(new: Detection, old: Detection) -> bool:
+    return _same_thing(old, new)
 
 
 def _same_thing(one: Detection, other: Detection) -> bool:

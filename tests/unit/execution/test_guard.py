@@ -123,8 +123,29 @@ def test_every_clear_find_has_to_be_found_again_in_its_place_and_of_its_kind() -
 
 def test_what_was_hardly_found_proves_nothing() -> None:
     assert agreements([found(0.44)], [Output()], 0.35) == []
+    assert agreements([Output()], [found(0.44)], 0.35) == []
     assert agreements([], []) == []
-    assert agreements([Output()], [found()]) == []
+
+
+def test_what_is_invented_counts_as_what_is_lost_does() -> None:
+    one = found()
+    more = Output(detections=[*one.detections, *found(0.7, right=0.2).detections])
+    assert agreements([one], [more], 0.35) == [Agreement("finds", 1, 2)]
+    assert agreements([Output()], [one], 0.35) == [Agreement("finds", 0, 1)]
+    assert agreements([one, Output()], [Output(), one], 0.35) == [Agreement("finds", 0, 2)]
+
+
+def test_a_thing_that_is_another_one_now_is_one_that_is_not_as_it_was() -> None:
+    assert agreements([found()], [found(label="dog")], 0.35) == [Agreement("finds", 0, 1)]
+
+
+def test_a_faint_thing_that_is_clear_now_is_not_invented() -> None:
+    assert agreements([found(0.4)], [found(0.5)], 0.35) == []
+    assert agreements([found(), found(0.4)], [found(), found(0.5)], 0.35) == [Agreement("finds", 1, 1)]
+
+
+def test_an_invention_whose_score_is_no_number_counts() -> None:
+    assert agreements([Output()], [found(float("nan"))], 0.35) == [Agreement("finds", 0, 1)]
 
 
 def test_vectors_count_by_themselves_beside_labels() -> None:
