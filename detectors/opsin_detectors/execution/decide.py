@@ -97,10 +97,11 @@ class _Decision:
         self._known("runtime", self._context.runtime, ("auto", *RUNTIMES))
         self._known("lane_kind", self._context.lane_kind, KINDS)
         plan = told(self._context.runtime, self._context.dtype)
+        if plan is not None:
+            self._check(plan)
         self._kinds.check(plan)
         by_torch = plan is not None and plan.dtype != "int8" and plan.runtime not in _GRAPHS
         if plan is not None and by_torch and not self._kinds.open(plan):
-            self._check(plan)
             self._take(*self._kinds.settled(Choice(plan), torch_program(self._network, plan, own=True), None))
             return
         hardware = here(self._context.device)
@@ -146,6 +147,13 @@ class _Decision:
         if plan.runtime in _GPU_ONLY and self._context.device == "cpu":
             raise LoadError(
                 f"runtime {plan.runtime} of model “{self._context.name}” needs a GPU; on a CPU take auto"
+            )
+        if (plan.runtime in _GRAPHS or plan.dtype == "int8") and self._context.device != "cpu":
+            what = "dtype int8" if plan.dtype == "int8" else f"runtime {plan.runtime}"
+            name, device = self._context.name, self._context.device
+            raise LoadError(
+                f"model “{name}”: {what} runs it on the CPU only, not on {device}; "
+                "take runtime=auto there, with dtype=auto, or dtype=bfloat16 or float16, or set device=cpu"
             )
 
     def _key(self, hardware: Hardware) -> str:

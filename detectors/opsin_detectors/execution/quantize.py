@@ -6,8 +6,8 @@ answers survived is checked by `int8.py`; this only makes the graph.
 
 import contextlib
 import functools
+import importlib
 import importlib.util
-import io
 import logging
 import math
 import warnings
@@ -68,12 +68,28 @@ def quantizer(runtime: str, graph: Path, batches: Sequence[Array]) -> Quantizer:
 def quantize(maker: Quantizer, path: Path, spare: float = 0.0) -> None:
     """Write the graph, without a word on the way. spare: see `Quantizer`. Raises LoadError."""
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # a progress bar
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             maker.write(path, spare)
     except Exception as error:  # each quantiser has a tree of its own
         why = " ".join(str(error).split())[:300]
         raise LoadError(f"it cannot be quantised to int8: {type(error).__name__}: {why}") from error
+
+
+@functools.cache
+def _silence_nncf() -> None:
+    """Have NNCF print nothing: errors go where all logs go, and progress bars nowhere.
+
+    By its own switches: standard output is the whole process's, and others write to it meanwhile. The bars'
+    can be reached by no setting, so it is turned for all of them.
+    """
+    log = logging.getLogger("nncf")
+    log.setLevel(logging.ERROR)
+    log.handlers.clear()  # the one that it comes with prints
+    log.propagate = True
+    with contextlib.suppress(ImportError, AttributeError):  # elsewhere in another version: then a bar is seen
+        track: Any = importlib.import_module("nncf.common.logging.track_progress").track
+        track.__init__ = functools.partialmethod(track.__init__, disable=True)
 
 
 class _Nncf:
@@ -88,7 +104,7 @@ class _Nncf:
         import nncf
         import openvino
 
-        logging.getLogger("nncf").setLevel(logging.ERROR)
+        _silence_nncf()
         spared = self._ranking[: math.ceil(spare * len(self._ranking))] if spare else []
         quantized = nncf.quantize(
             self._model.clone(),

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import gc
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from opsin_detectors.api import Box, Detection, InputSpec, LoadContext, LoadError, Output
 from opsin_detectors.device_memory import DeviceMemory
 from opsin_detectors.execution import decide as deciding
-from opsin_detectors.execution import graphs
+from opsin_detectors.execution import graphs, quantize
 from opsin_detectors.execution.network import Network
 from opsin_detectors.execution.plan import BASELINE, Hardware, Plan
 
@@ -276,6 +277,28 @@ def test_what_cannot_be_done_is_said(told: dict[str, str], sentence: str) -> Non
         Tiny(LoadContext("tiny", **told))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        (
+            {"runtime": "onnxruntime"},
+            "runtime onnxruntime runs it on the CPU only, not on cuda:0; take .*auto",
+        ),
+        ({"runtime": "openvino"}, "runtime openvino runs it on the CPU only, .* or set device=cpu"),
+        (
+            {"dtype": "int8"},
+            "dtype int8 runs it on the CPU only, .* dtype=bfloat16 or float16, or set device=",
+        ),
+        ({"dtype": "int8", "runtime": "channels_last"}, "dtype int8 runs it on the CPU only"),
+    ],
+)
+def test_what_runs_on_a_cpu_only_says_on_a_gpu_what_would_be_right(
+    told: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(LoadError, match=sentence):
+        Tiny(LoadContext("tiny", **{"runtime": "auto", "device": "cuda:0", **told}))
+
+
 def test_int8_without_a_quantiser_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opsin_detectors.execution.quantize.importlib.util.find_spec", lambda name: None)
     with pytest.raises(LoadError, match=r"pip install 'opsin\[int8\]'"):
@@ -298,12 +321,28 @@ def test_int8_is_refused_where_the_best_label_changes_too_often(
     assert {path.name.partition("-")[2] for path in tmp_path.rglob("*.onnx")} == {"network.onnx"}
 
 
+def test_what_others_print_while_a_graph_is_quantised_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Slow:
+        def write(self, path: Path, spare: float) -> None:
+            other = threading.Thread(target=print, args=("ready at 127.0.0.1:50051",))
+            other.start()
+            other.join()
+
+    quantize.quantize(Slow(), tmp_path / "graph.onnx")
+    assert capsys.readouterr().out == "ready at 127.0.0.1:50051\n"
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_int8_is_made_checked_and_kept(tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_is_made_checked_and_kept_without_a_word(
+    tmp_path: Path, runtime: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     if runtime == "openvino":
         pytest.importorskip("nncf")
     context = LoadContext("tiny", dtype="int8", runtime=runtime, cache=tmp_path)
     first = Tiny(context)
+    assert capfd.readouterr() == ("", "")
     assert plan_of(first) == Plan(runtime, "int8")
     assert "as in float32: labels 100.0% of 96" in first.info.trials[0].verdict
     np.testing.assert_allclose(logits(first), logits(Tiny(LoadContext("tiny"))), atol=0.1)
