@@ -119,13 +119,19 @@ def _with_instead(data: bytes, spans: list[_Span], value: bytes) -> bytes:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, and where it ends. Raises IndexError when it does not within 64 bits."""
+    """The number at `at`, and where it ends.
+
+    Raises IndexError when it does not within 64 bits, or is longer than it need be: parsers take some of
+    that and refuse some, and what is around the pixels would be spelled anew.
+    """
     value = 0
     for shift in range(0, 70, 7):
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
+            if shift and not byte:
+                break
             return value, at
     raise IndexError(at)
 

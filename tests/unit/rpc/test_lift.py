@@ -124,6 +124,15 @@ def test_what_comes_after_the_picture_still_takes_its_place() -> None:
     assert detect_call(parse(DetectRequest, short), CALLER, LIMITS).source == calls.Text("t")
 
 
+@pytest.mark.parametrize("zeros", [1, 4, 7])
+def test_a_length_that_is_longer_than_it_need_be_is_left_to_the_parser(zeros: int) -> None:
+    raw = RAW.SerializeToString()
+    size = bytes(len(raw) >> shift & 0x7F | 0x80 for shift in (0, 7, 14)) + b"\x80" * (zeros - 1) + b"\0"
+    image = b"\x1a" + size + raw
+    data = DetectRequest(model="m").SerializeToString() + b"\x12" + lifting._spelled(len(image)) + image
+    assert lift(DetectRequest, data) == (data, None)
+
+
 raws = st.builds(
     RawImage,
     data=st.binary(min_size=20, max_size=300),
