@@ -321,8 +321,14 @@ class _OpenVino(Runtime):
             return None
 
     def _put(self, width: int, size: int, compiled: Any) -> Any:
-        if self._blobs is not None:
-            self._blobs.write(*self._named(width, size), compiled.export_model().getvalue())
+        if self._blobs is None:
+            return compiled
+        try:
+            blob = compiled.export_model().getvalue()
+        except Exception as error:  # as above: it runs, and is compiled again at the next start
+            log.warning("a compiled graph is not kept: %s", " ".join(str(error).split())[:200])
+        else:
+            self._blobs.write(*self._named(width, size), blob)
         return compiled
 
     def _named(self, width: int, size: int) -> tuple[str, str]:

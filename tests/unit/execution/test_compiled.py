@@ -112,6 +112,20 @@ def test_one_that_openvino_cannot_read_is_compiled_anew_and_told_of(
     assert "a compiled graph is made anew" in caplog.text
 
 
+def test_one_that_openvino_cannot_give_away_is_run_all_the_same_and_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import openvino
+
+    def refuses(self: Any, *_: object) -> Any:
+        raise RuntimeError("this graph cannot be\nexported")
+
+    monkeypatch.setattr(openvino.CompiledModel, "export_model", refuses)
+    assert np.isfinite(logits(started(tmp_path))).all()
+    assert blobs(tmp_path) == []
+    assert "a compiled graph is not kept: this graph cannot be exported" in caplog.text
+
+
 def test_what_another_graph_was_compiled_to_is_not_taken(tmp_path: Path, made: Made) -> None:
     logits(started(tmp_path))
     (graph,) = tmp_path.rglob("*-network.onnx")
