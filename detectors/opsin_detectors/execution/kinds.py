@@ -64,7 +64,8 @@ class Kinds:
             if choice.lane_kind and choice.lanes == self._context.lanes:
                 return self._again(choice, program)
             choice, program = self._measured(_without_lanes(choice), program)
-            store.keep(choice)
+            if choice.lanes:
+                store.keep(choice)
             return choice, program
         if self._context.lane_kind == "processes":
             program = self._apart(program)
@@ -98,19 +99,27 @@ class Kinds:
             return dataclasses.replace(choice, lane_kind="threads"), program
 
     def _measured(self, choice: Choice, program: Program) -> tuple[Choice, Program]:
+        """What came of it. `lanes` stays 0 where it may come out otherwise at the next start."""
         lanes = self._context.lanes
-        choice = dataclasses.replace(choice, lane_kind="threads", lanes=lanes)
+        choice = dataclasses.replace(choice, lane_kind="threads")
         if lanes * _INTERPRETER > _MEMORY * (memory_of("cpu").free or float("inf")):
             return _refused(choice, "there is not the memory for an interpreter a lane"), program
+        measured = dataclasses.replace(choice, lanes=lanes)
         try:
             apart = self._apart(program)
         except LoadError as error:
-            return _refused(choice, str(error)), program
+            return _refused(measured, str(error)), program
         try:
             times = self._timed(program, apart, self._batches(), lanes, max(1, self._context.threads))
+        except Exception as error:  # a worker that died, want of memory
+            apart.close()
+            why = f"it cannot be run: {type(error).__name__}: {error}"
+            log.warning("threads, not processes, for %s: %s", self._context.name, why)
+            return _refused(choice, why), program
         except BaseException:
             apart.close()
             raise
+        choice = measured
         taken, trials = verdicts(choice.plan, *times)
         choice = dataclasses.replace(choice, trials=(*choice.trials, *trials))
         if taken:

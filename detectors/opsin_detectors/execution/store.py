@@ -32,7 +32,7 @@ __all__ = ["Choice", "Store", "key_of"]
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 5
+_FORMAT = 6
 _FILE = "choice.json"
 
 

@@ -37,7 +37,7 @@ class Race:
 
 
 def never(*_: object) -> Any:
-    raise AssertionError("nothing is to be measured")
+    pytest.fail("nothing is to be measured")  # which is no Exception: nobody catches it
 
 
 @pytest.fixture(autouse=True)
@@ -165,12 +165,35 @@ def test_where_memory_is_short_no_process_is_tried(monkeypatch: Any) -> None:
     assert "memory" in detector.info.trials[0].verdict
 
 
-def test_lanes_that_fail_while_they_are_measured_leave_no_process() -> None:
-    def raises(*_: object) -> Any:
-        raise ZeroDivisionError
+@pytest.mark.slow
+def test_processes_that_memory_was_short_for_once_are_measured_at_the_next_start(
+    monkeypatch: Any, tmp_path: Path
+) -> None:
+    kept = dataclasses.replace(EAGER, cache=tmp_path)
+    with monkeypatch.context() as short:
+        short.setattr(kinds, "memory_of", lambda device: DeviceMemory(1 << 30, 1 << 30))
+        Tiny(kept, raced=never)
+    race = Race(0.8, 1.0)
+    Tiny(kept, raced=race)
+    Tiny(kept, raced=never)
+    assert race.runs == 1
 
-    with pytest.raises(ZeroDivisionError):
-        Tiny(EAGER, raced=raises)
+
+def test_lanes_that_fail_while_they_are_measured_stay_threads_and_leave_no_process() -> None:
+    def raises(*_: object) -> Any:
+        raise ZeroDivisionError("it ended")
+
+    detector = Tiny(EAGER, raced=raises)
+    assert detector.info.lane_kind == "threads"
+    assert "it cannot be run: ZeroDivisionError: it ended" in detector.info.trials[-1].verdict
+
+
+def test_measuring_that_is_interrupted_leaves_no_process() -> None:
+    def interrupted(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Tiny(EAGER, raced=interrupted)
 
 
 def test_both_kinds_run_the_same_batches_as_many_at_once_as_there_are_lanes() -> None:
