@@ -45,10 +45,20 @@ def test_a_size_lies_in_the_middle_of_each_doubling() -> None:
 
 
 async def test_on_a_cpu_sizes_end_where_batching_stops_paying() -> None:
-    flat = Device(fixed=0.0, each=0.04)
+    flat = Device(fixed=0.0, each=0.2)
     assert await sizes(model("cpu"), flat, 32) == [1]
     steep = Device(fixed=0.1, each=0.001)
     assert await sizes(model("cpu"), steep, 8) == [1, 2, 3, 4, 6, 8]
+
+
+async def test_small_batches_need_not_pay_on_a_cpu_where_only_one_lane_is_at_work() -> None:
+    flat = Device(fixed=0.0, each=0.04)
+    assert await sizes(model("cpu"), flat, 32) == [1, 2, 3, 4]
+    assert 8 not in flat.ran
+    slower = Device(fixed=0.0, each=0.1)
+    assert await sizes(model("cpu"), slower, 32) == [1, 2]
+    narrow = Device(fixed=0.0, each=0.04)
+    assert await sizes(model("cpu"), narrow, 3) == [1, 2, 3]
 
 
 async def test_a_quick_model_on_a_cpu_is_worth_batching_for_what_batches_cost_beside_their_run() -> None:
