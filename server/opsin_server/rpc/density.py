@@ -13,6 +13,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from opsin_server.rpc import varint
+
 __all__ = ["MOST_FIELDS", "MOST_FIELDS_OF_BATCH", "SMALL", "crowded", "most_fields"]
 
 MOST_FIELDS = 1 << 12
@@ -62,14 +64,14 @@ def _count(kind: Any, data: bytes, most: int) -> int:
         nested = _nested(kind)
         while at < end and count <= most:
             count += 1
-            tag, at = _varint(data, at)
+            tag, at = varint.read(data, at)
             match tag & 7:
                 case 0:
-                    _, at = _varint(data, at)
+                    _, at = varint.read(data, at)
                 case 1:
                     at += 8
                 case 2:
-                    size, at = _varint(data, at)
+                    size, at = varint.read(data, at)
                     inner = nested.get(tag >> 3)
                     if inner is not None and size:
                         parts.append((at, min(at + size, end), inner))
@@ -77,21 +79,6 @@ def _count(kind: Any, data: bytes, most: int) -> int:
                 case 5:
                     at += 4
     return count
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, and where it ends. Raises IndexError when it does not within 64 bits."""
-    first = data[at]
-    if first < 0x80:
-        return first, at + 1
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise IndexError(at)
 
 
 @functools.cache

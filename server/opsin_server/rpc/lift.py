@@ -17,6 +17,8 @@ from weakref import WeakValueDictionary
 
 from google.protobuf.message import Message
 
+from opsin_server.rpc import varint
+
 __all__ = ["LARGE", "lift", "pixels"]
 
 LARGE = 1 << 20
@@ -114,7 +116,7 @@ def _with_instead(data: bytes, spans: list[_Span], value: bytes) -> bytes:
         begun, _, end = spans[depth]
         around, until = (spans[depth - 1][1:]) if depth else (0, len(data))
         tag = _varint(data, begun)[1]
-        value = b"".join((data[around:tag], _spelled(len(value)), value, data[end:until]))
+        value = b"".join((data[around:tag], varint.spelled(len(value)), value, data[end:until]))
     return value
 
 
@@ -124,25 +126,10 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     Raises IndexError when it does not within 64 bits, or is longer than it need be: parsers take some of
     that and refuse some, and what is around the pixels would be spelled anew.
     """
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if shift and not byte:
-                break
-            return value, at
-    raise IndexError(at)
-
-
-def _spelled(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    value, end = varint.read(data, at)
+    if end > at + 1 and not data[end - 1]:
+        raise IndexError(end)
+    return value, end
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from opsin.v1.detect_pb2 import DetectResponse
 from opsin.v1.embed_pb2 import Embedding, EmbeddingDtype, EmbedResponse
 from opsin_detectors.api import Vector
 from opsin_server.calls import CacheState, DetectAnswer, EmbedAnswer, EmbeddedDetection, ModelRef, Timings
+from opsin_server.rpc import varint
 
 __all__ = [
     "detect_response",
@@ -88,7 +89,7 @@ def _fill_embedding(message: Embedding, vector: Vector, packed: bool) -> None:
         message.packed = data
         message.dtype = EmbeddingDtype.EMBEDDING_DTYPE_F32
     else:
-        message.MergeFromString(_VALUES_TAG + _varint(len(data)) + data)
+        message.MergeFromString(_VALUES_TAG + varint.spelled(len(data)) + data)
 
 
 def model_ref(model: ModelRef) -> ModelRefMessage:
@@ -153,12 +154,3 @@ def _add_detection(response: DetectResponse, found: EmbeddedDetection) -> None:
     if found.vector is not None:
         # Nobody chose a form for these. Bytes: there may be a hundred vectors in one reply.
         _fill_embedding(message.embedding, found.vector, packed=True)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

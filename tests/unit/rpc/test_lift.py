@@ -22,6 +22,7 @@ from opsin_server.errors import Failure
 from opsin_server.media.decode import decode
 from opsin_server.media.header import MediaLimits
 from opsin_server.rpc import lift as lifting
+from opsin_server.rpc import varint
 from opsin_server.rpc.convert import detect_call, embed_call
 from opsin_server.rpc.edge import parse
 from opsin_server.rpc.lift import LARGE, lift, pixels
@@ -129,7 +130,7 @@ def test_a_length_that_is_longer_than_it_need_be_is_left_to_the_parser(zeros: in
     raw = RAW.SerializeToString()
     size = bytes(len(raw) >> shift & 0x7F | 0x80 for shift in (0, 7, 14)) + b"\x80" * (zeros - 1) + b"\0"
     image = b"\x1a" + size + raw
-    data = DetectRequest(model="m").SerializeToString() + b"\x12" + lifting._spelled(len(image)) + image
+    data = DetectRequest(model="m").SerializeToString() + b"\x12" + varint.spelled(len(image)) + image
     assert lift(DetectRequest, data) == (data, None)
 
 
